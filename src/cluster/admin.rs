@@ -361,6 +361,7 @@ impl Cluster {
         self.forget_plan();
         self.reset_manual_failover();
         self.forget_election();
+        self.forget_what_waits();
         for slot in 0..SLOT_COUNT as Slot {
             self.unbind(slot);
         }

@@ -116,18 +116,39 @@ impl Record {
 pub(super) struct Shard {
     /// The greatest epoch of an election in which we supported a candidate or voted for it.
     promised: u64,
-    /// Whom that was.
+    /// Whom that was, if it has shown by the record here that it has all that was acknowledged, as its owner has. In our own
+    /// shard, where we have no vote: whom we support.
     promised_to: Option<NodeId>,
     record: Option<Record>,
 }
 
 impl Shard {
-    /// Who proposes a record was elected, or was master all the time: no lesser election counts any more.
+    /// Who proposes a record was elected, or was master all the time: no lesser election counts any more, nor does whoever we
+    /// voted for in the same one.
     fn take_in_record(&mut self, record: Record) {
-        if record.lineage.epoch > self.promised {
+        if record.lineage.epoch >= self.promised {
             (self.promised, self.promised_to) = (record.lineage.epoch, Some(record.owner));
         }
         self.record = Some(record);
+    }
+
+    /// Takes in what another voter knows. What was shown to one by an older record is not shown by a newer one: the promise
+    /// binds us, but whom it was made to has to show anew what it has. Not so in our own shard (`is_mine`), where we have no vote.
+    fn take_in(&mut self, promised: u64, promised_to: Option<NodeId>, record: Option<Record>, is_mine: bool) {
+        let order = |record: &Option<Record>| record.as_ref().map(Record::order);
+        let (ours, theirs) = (order(&self.record), order(&record));
+        let was = (self.promised, self.promised_to);
+        let (is_greater, is_same) = (promised > self.promised, (promised, promised_to) == was);
+        if is_greater {
+            (self.promised, self.promised_to) = (promised, promised_to);
+        }
+        let shown_by = if is_greater { theirs } else { ours };
+        if !is_mine && !is_same && shown_by < ours.max(theirs) {
+            self.promised_to = None;
+        }
+        if let Some(record) = record.filter(|_| theirs > ours) {
+            self.take_in_record(record);
+        }
     }
 }
 
@@ -149,6 +170,8 @@ struct Proposal {
     told_ms: i64,
     first_told_ms: i64,
     accepted: BTreeSet<NodeId>,
+    /// The number of the change by which it is on our own disk.
+    change: u64,
     /// A majority of the voters has it. Looked at every tick and when one accepts: acknowledgements are too many for that.
     stands: bool,
 }
@@ -218,10 +241,12 @@ pub(super) struct Durable {
     follows: Option<(NodeKey, Lead)>,
     /// The replication link may still be the one to another master.
     is_relinking: bool,
-    /// What of a replica is on disk: others may hear of it.
-    saved: (u64, Lineage),
+    /// The lineage of the data that is on disk.
+    saved: Lineage,
     /// The latest evidence of candidates.
     evidence: BTreeMap<NodeId, (u64, Vec<NodeId>)>,
+    /// What voters know of our shard, as far as they have told since we stand.
+    voters_know: BTreeMap<NodeId, Option<Record>>,
 }
 
 impl Cluster {
@@ -262,11 +287,11 @@ impl Cluster {
         }
     }
 
-    /// What this replica is to say with its acknowledgement: what of it is on disk. `None` if it cannot vouch for its
-    /// data.
+    /// What this replica is to say with its acknowledgement. `None` if it cannot vouch for its data: the lineage of that has
+    /// to be on disk. A promise counts from when it is made, as the support that goes with it tells of what we had then.
     pub(crate) fn confirmation(&self, offset: i64) -> Option<Confirmation> {
         let (_, lead) = self.durable.follows?;
-        let (promised, lineage) = self.durable.saved;
+        let (promised, lineage) = (self.my_promise(), self.durable.saved);
         let may = self.is_replica() && !self.durable.is_incomplete && !self.durable.is_relinking;
         (may && lineage == lead.lineage).then_some(Confirmation { promised, lineage, offset })
     }
@@ -413,7 +438,7 @@ impl Cluster {
             Message::Propose { shard, record } => self.on_propose(sender, shard, record, env),
             Message::Accepted { lineage, version } => self.on_accepted(sender, lineage, version, env),
             Message::Known { shard, promised, promised_to, record } => {
-                self.on_known(shard, promised, promised_to, record);
+                self.on_known(sender, shard, promised, promised_to, record);
             }
             Message::Promised { epoch } => {
                 if self.nodes[sender].replica_of == Some(self.myself) {
@@ -453,10 +478,18 @@ impl Cluster {
         self.durable.shards.retain(|id, _| known.contains(id));
     }
 
-    /// At the end of a turn: what was changed is on disk before what follows.
+    /// At the end of a turn.
     pub(super) fn durable_flushed(&mut self) {
-        self.durable.saved = (self.my_promise(), self.durable.lineage);
         self.durable.is_relinking = false;
+    }
+
+    pub(super) fn data_lineage(&self) -> Lineage {
+        self.durable.lineage
+    }
+
+    /// That is on disk now.
+    pub(super) fn note_saved_lineage(&mut self, lineage: Lineage) {
+        self.durable.saved = lineage;
     }
 
     // ---- the master ----
@@ -513,7 +546,7 @@ impl Cluster {
         self.durable.gone.clear();
         self.durable.proposals.clear();
         if self.is_durable_known() {
-            self.save_synced();
+            self.save_to_tell();
         }
         lead
     }
@@ -541,6 +574,9 @@ impl Cluster {
         durable.proposals.clear();
         durable.confirmations.clear();
         durable.gone.clear();
+        if is_other {
+            self.leave_durable_shard();
+        }
     }
 
     fn tell_lead(&mut self, lead: Lead, env: &Env) {
@@ -555,7 +591,7 @@ impl Cluster {
         // One that has restarted from what it had long ago may have confirmed more before than it has now: whatever that was,
         // we have it by now.
         let start = env.repl_offset.max(lead.start);
-        self.tell_all(&unaware, &Message::Lead(Lead { start, ..lead }), env);
+        self.once_saved(|c| c.tell_all(&unaware, &Message::Lead(Lead { start, ..lead }), env));
     }
 
     /// Who has promised itself beyond this epoch confirms nothing to us.
@@ -590,9 +626,10 @@ impl Cluster {
         let needed = self.quorum();
         let voters = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter());
         let voters: Vec<NodeId> = voters.map(|(_, n)| n.id).collect();
-        for proposal in &mut self.durable.proposals {
+        let is_saved = self.durable.proposals.iter().map(|p| self.is_saved(p.change)).collect::<Vec<_>>();
+        for (proposal, is_saved) in self.durable.proposals.iter_mut().zip(is_saved) {
             let accepted = voters.iter().filter(|id| proposal.accepted.contains(id)).count();
-            proposal.stands = proposal.is_told && accepted + 1 >= needed;
+            proposal.stands = proposal.is_told && is_saved && accepted + 1 >= needed;
         }
         if let Some(at) = self.durable.proposals.iter().rposition(|p| p.stands) {
             self.durable.proposals.drain(..at);
@@ -623,6 +660,7 @@ impl Cluster {
             told_ms: 0,
             first_told_ms: env.now_ms,
             accepted: BTreeSet::new(),
+            change: 0,
             stands: false,
         });
     }
@@ -666,7 +704,7 @@ impl Cluster {
             let record = self.durable.proposals[at].record.clone();
             // We are a voter, too.
             self.my_shard_mut().take_in_record(record);
-            self.save_synced();
+            self.durable.proposals[at].change = self.save_to_tell();
             self.note_standing();
             self.advance_confirmed();
         }
@@ -692,7 +730,8 @@ impl Cluster {
         let (record, accepted) = (newest.record.clone(), newest.accepted.clone());
         let others = self.nodes.iter().filter(|(key, n)| *key != self.myself && !n.in_handshake() && !n.failed());
         let others: Vec<NodeKey> = others.filter(|(_, n)| !accepted.contains(&n.id)).map(|(key, _)| key).collect();
-        self.tell_all(&others, &Message::Propose { shard: self.myself().shard_id, record }, env);
+        let message = Message::Propose { shard: self.myself().shard_id, record };
+        self.once_saved(|c| c.tell_all(&others, &message, env));
     }
 
     fn on_accepted(&mut self, sender: NodeKey, lineage: Lineage, version: u64, env: &Env) {
@@ -765,7 +804,7 @@ impl Cluster {
         if self.durable.lineage != lead.lineage || self.durable.is_incomplete {
             self.durable.lineage = lead.lineage;
             self.durable.is_incomplete = false;
-            self.save_synced();
+            self.save_to_tell();
         }
     }
 
@@ -786,9 +825,9 @@ impl Cluster {
         }
         if newest != Some((lineage, version)) {
             known.take_in_record(record);
-            self.save_synced();
+            self.save_to_tell();
         }
-        self.tell(sender, &Message::Accepted { lineage, version }, env);
+        self.once_saved(|c| c.tell(sender, &Message::Accepted { lineage, version }, env));
     }
 
     fn on_take_over(&mut self, sender: NodeKey, forced: bool, env: &Env) {

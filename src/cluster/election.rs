@@ -296,16 +296,16 @@ impl Cluster {
             let id = failed.id;
             self.broadcast(&Body::Fail(id), 0, env);
         }
+        self.save_to_tell();
         self.election.waits_for_support = self.needs_support();
         if self.election.waits_for_support {
             self.stand(epoch);
-            self.ask_for_support(epoch, env);
+            self.once_saved(|c| c.ask_for_support(epoch, env));
             self.on_supported(env);
         } else {
             let mflags = self.request_flags(env);
-            self.broadcast(&Body::AuthRequest, mflags, env);
+            self.once_saved(|c| c.broadcast(&Body::AuthRequest, mflags, env));
         }
-        self.save_synced();
         self.todo.state = true;
         self.wake_at(env.now_ms + self.repeat_after_ms());
     }
@@ -324,9 +324,11 @@ impl Cluster {
             return;
         }
         self.election.waits_for_support = false;
-        self.show_supporters(env);
         let links: Vec<LinkId> = self.reachable().filter_map(|(_, n)| n.link).collect();
-        self.send_request(&links, env);
+        self.once_saved(|c| {
+            c.show_supporters(env);
+            c.send_request(&links, env);
+        });
     }
 
     /// Shows those voters who support us whose votes are missing.
@@ -383,15 +385,17 @@ impl Cluster {
         self.election.asked_ms = env.now_ms;
         if self.needs_support() {
             // Voters may know of a newer record than we.
-            self.ask_for_support(self.election.epoch, env);
+            let epoch = self.election.epoch;
+            self.once_saved(|c| c.ask_for_support(epoch, env));
             if self.election.waits_for_support {
+                self.ask_for_records(epoch, env);
                 return self.wake_at(env.now_ms + self.repeat_after_ms());
             }
-            self.show_supporters(env);
+            self.once_saved(|c| c.show_supporters(env));
         }
         let links = self.voter_links(|n| !self.election.votes.contains(&n.id));
         if !links.is_empty() {
-            self.send_request(&links, env);
+            self.once_saved(|c| c.send_request(&links, env));
         }
         self.wake_at(env.now_ms + self.repeat_after_ms());
     }
@@ -560,13 +564,13 @@ impl Cluster {
         if self.nodes[candidate].failed() {
             self.clear_failure_if_possible(candidate, true, env);
         }
-        self.save_synced();
+        self.save_to_tell();
         // We may have no link yet to a candidate that has just come back, and a vote that does not arrive is lost for
         // the epoch. So it is answered on the link of its request then.
         let node = &self.nodes[candidate];
         if let Some(link) = node.link.or(node.inbound) {
             let header = Header { current_epoch: epoch, ..self.header(0, env) };
-            self.send_packet(&[link], &header, &Body::AuthAck);
+            self.once_saved(|c| c.send_packet(&[link], &header, &Body::AuthAck));
         }
     }
 
@@ -654,7 +658,7 @@ mod tests {
         let mut header = cluster(D, epoch).header(mflags, &env(now_ms));
         header.current_epoch = epoch;
         voter.on_packet(link, &wire::encode(&header, &wire::Body::AuthRequest), &env(now_ms));
-        sent(&voter.flush(&env(now_ms)), wire::PacketType::AuthAck)
+        sent(&voter.flush_and_save(&env(now_ms)), wire::PacketType::AuthAck)
     }
 
     #[test]
@@ -705,7 +709,7 @@ mod tests {
         let header = Header { current_epoch: 8, ..cluster(D, 8).header(0, &env(now_ms)) };
         voter.on_packet(link, &wire::encode(&header, &wire::Body::AuthRequest), &env(now_ms));
         let acks: Vec<u64> = voter
-            .flush(&env(now_ms))
+            .flush_and_save(&env(now_ms))
             .iter()
             .filter_map(|action| match action {
                 Action::Send { packet, .. } => wire::decode(packet).ok(),
@@ -737,7 +741,7 @@ mod tests {
 
     /// What a node sends of that type.
     fn packets(c: &mut Cluster, kind: wire::PacketType, now_ms: i64) -> Vec<Header> {
-        let actions = c.flush(&env(now_ms));
+        let actions = c.flush_and_save(&env(now_ms));
         let packets = actions.iter().filter_map(|action| match action {
             Action::Send { packet, .. } if wire::packet_type(packet) == kind as u16 => wire::decode(packet).ok(),
             _ => None,
@@ -753,7 +757,7 @@ mod tests {
         let link = voter.on_accept(now_ms, "127.0.0.1".into(), "127.0.0.1".into());
         let header = Header { current_epoch: epoch, config_epoch, ..cluster(D, epoch).header(0, &env(now_ms)) };
         voter.on_packet(link, &wire::encode(&header, &wire::Body::AuthRequest), &env(now_ms));
-        let actions = voter.flush(&env(now_ms));
+        let actions = voter.flush_and_save(&env(now_ms));
         [wire::PacketType::AuthAck, wire::PacketType::Update].into_iter().find(|kind| sent(&actions, *kind))
     }
 
@@ -841,7 +845,7 @@ mod tests {
         let reason = |replica: &mut Cluster, now_ms: i64| {
             let env = Env { data_age_ms: 100, ..env(now_ms) };
             replica.tick(&env);
-            replica.flush(&env);
+            replica.flush_and_save(&env);
             let info = replica.describe_info();
             let field = info.lines().find_map(|line| line.strip_prefix("cluster_cant_failover_reason:"));
             field.unwrap().to_owned()
@@ -909,7 +913,7 @@ mod tests {
             let mut asked = false;
             for now_ms in (START_MS..START_MS + 20_000).step_by(50) {
                 replica.tick(&env(now_ms));
-                replica.flush(&env(now_ms));
+                replica.flush_and_save(&env(now_ms));
                 asked |= replica.election.asked;
                 assert!(replica.current_epoch() >= epoch);
             }
@@ -927,7 +931,7 @@ mod tests {
             for _ in 0..2 {
                 master.on_packet(link, &wire::encode(&header, &ping), &env(START_MS));
                 master.tick(&env(START_MS));
-                master.flush(&env(START_MS));
+                master.flush_and_save(&env(START_MS));
             }
         }
         assert_eq!((master.current_epoch(), master.myself().config_epoch), (u64::MAX, u64::MAX));

@@ -172,7 +172,7 @@ impl Cluster {
             node.config_epoch = header.config_epoch;
             if self.myself().replica_of == Some(sender) {
                 // Without it we could not take the master's place, and it may not be there to tell us again.
-                self.save_synced();
+                self.save_claims();
             } else {
                 self.save_later();
             }

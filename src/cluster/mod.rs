@@ -9,7 +9,8 @@
 //!
 //! - Packets read in a turn are given to [`Cluster::on_packet`] before [`Cluster::tick`] and before clients are served.
 //! - At the end of a turn [`Cluster::flush`] is called and its actions are carried out in order. Nothing is sent before
-//!   that, and [`Action::SaveConfig`] comes first: a vote or a new epoch is on disk before another node hears of it.
+//!   that, and [`Action::SaveConfig`] comes first. What waits for [`Action::WriteConfig`], which is written beside the loop, is
+//!   sent when the caller has said that it is done: a vote or a new epoch is on disk before another node hears of it.
 //! - The caller wakes at [`Cluster::next_deadline_ms`], so that what is due happens then and not at the next tenth of a
 //!   second.
 //!
@@ -21,8 +22,8 @@
 //! FAIL, cluster state), `lease` (a master's right to serve), `durable` (what may be acknowledged), `election` (votes), `manual`
 //! (manual failover), `migration` (of replicas), `name` (whom a cluster with a name lets in), `seal` (codes of packets, for the
 //! server's links), `ownership` (who owns slots), `forming` (clusters that come about by themselves), `admin` (what CLUSTER
-//! subcommands change), `describe` (what they show), `nodes_conf` (the file), `routing` (clients), `slot_migration` (slots that
-//! move as a whole), `sim` (many nodes in one process, for the tests).
+//! subcommands change), `describe` (what they show), `nodes_conf` (the file), `saving` (when it is written, and what waits for
+//! that), `routing` (clients), `slot_migration` (slots that move as a whole), `sim` (many nodes in one process, for the tests).
 
 mod admin;
 mod describe;
@@ -40,6 +41,7 @@ pub(crate) mod node;
 pub(crate) mod nodes_conf;
 mod ownership;
 pub(crate) mod routing;
+mod saving;
 pub(crate) mod seal;
 pub(crate) mod secret;
 #[cfg(test)]
@@ -68,8 +70,6 @@ pub(crate) const BUS_PORT_OFFSET: u16 = 10000;
 const TICK_MS: i64 = 100;
 /// Between attempts to connect to a node.
 const RECONNECT_MS: i64 = 100;
-/// Between writes of `nodes.conf` for what others could tell us again.
-const SAVES_APART_MS: i64 = 500;
 
 /// The endpoint that clients are given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -269,10 +269,17 @@ impl Env<'static> {
 /// What the caller is to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Write [`Cluster::nodes_conf`] to the file. If that fails the server must not go on.
+    /// Write [`Cluster::nodes_conf`] to the file, before anything else is done. If that fails the server must not go on.
     SaveConfig {
         /// Sync the file: the change must survive a power loss.
         fsync: bool,
+    },
+    /// Begin to write it as it is now, and call [`Cluster::on_config_written`] when that is done. There is one at a time; it never
+    /// takes the place of what is written later by `SaveConfig`. If it fails the server must not go on.
+    WriteConfig {
+        fsync: bool,
+        /// To be said when it is done.
+        number: u64,
     },
     /// Open a connection, then call `on_link_connected` or `on_link_closed`. Packets sent meanwhile are queued.
     Connect {
@@ -337,10 +344,6 @@ fn is_address(text: &str) -> bool {
 /// Work put off to the end of the turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Todo {
-    save: bool,
-    fsync: bool,
-    /// Save, too, but not before `SAVES_APART_MS` after the last time.
-    save_later: bool,
     state: bool,
     failover: bool,
     /// There are grants that the lease does not count yet.
@@ -433,7 +436,8 @@ pub(crate) struct Cluster {
     cant_failover: election::CantFailover,
     cant_failover_logged_ms: i64,
     todo: Todo,
-    saved_ms: i64,
+    to_save: saving::ToSave,
+    saving: saving::Saving,
     /// The nodes that every packet may have to tell of, see `gossip`.
     doubtful: Vec<NodeKey>,
     /// The nodes that have become known lately, and since when; and when we last told others of such.
@@ -506,8 +510,9 @@ impl Cluster {
             manual: ManualFailover::default(),
             cant_failover: election::CantFailover::No,
             cant_failover_logged_ms: 0,
-            todo: Todo { save: true, fsync: true, ..Todo::default() },
-            saved_ms: 0,
+            todo: Todo::default(),
+            to_save: saving::ToSave::at_once(),
+            saving: saving::Saving::default(),
             doubtful: Vec::new(),
             newcomers: VecDeque::new(),
             newcomers_told_ms: 0,
@@ -557,13 +562,13 @@ impl Cluster {
         let flags = me.flags;
         me.flags.assign(NodeFlags::NOFAILOVER, self.config.replica_no_failover);
         if me.flags != flags {
-            self.todo.save = true;
-            self.todo.state = true;
+            self.save_and_update();
         }
+        let me = &mut self.nodes[self.myself];
         if me.hostname != self.config.announce_hostname || me.human_name != self.config.announce_human_name {
             me.hostname = self.config.announce_hostname.clone();
             me.human_name = self.config.announce_human_name.clone();
-            self.todo.save = true;
+            self.save_soon();
         }
         if old.seeds != self.config.seeds || starting {
             self.read_seeds();
@@ -573,7 +578,7 @@ impl Cluster {
             self.todo.announce |= !starting;
         }
         // What others should know does not wait for the next ping.
-        self.todo.announce |= !starting && self.todo.save;
+        self.todo.announce |= !starting && self.is_to_be_saved_now();
         self.nodes.look_at_all();
         self.next_due_ms = 0;
     }
@@ -606,7 +611,7 @@ impl Cluster {
 
     /// Sizes of the packets that the next flush will return, once for each link they go to, bytes.
     pub(crate) fn unsent_packets(&self) -> impl Iterator<Item = usize> + '_ {
-        self.actions.iter().filter_map(|action| match action {
+        self.actions.iter().chain(self.packets_that_wait()).filter_map(|action| match action {
             Action::Send { packet, .. } => Some(packet.len()),
             _ => None,
         })
@@ -835,52 +840,14 @@ impl Cluster {
         if self.todo.announce {
             self.announce_role(env);
         }
-        self.save_if_due(env);
+        let first = self.save_as_due(env);
         self.durable_flushed();
         let mut actions = std::mem::take(&mut self.actions);
         if let Some(slots) = self.dropped_channels.take() {
             actions.push(Action::DropShardChannels(slots));
         }
-        if std::mem::take(&mut self.todo.save) {
-            actions.insert(0, Action::SaveConfig { fsync: std::mem::take(&mut self.todo.fsync) });
-        }
+        actions.splice(0..0, first);
         actions
-    }
-
-    fn save_soon(&mut self) {
-        self.todo.save = true;
-    }
-
-    /// For what others could tell us again: a cluster that forms, or of which a part fails, has much of it at once.
-    fn save_later(&mut self) {
-        self.todo.save_later = true;
-    }
-
-    fn save_later_and_update(&mut self) {
-        self.todo.save_later = true;
-        self.todo.state = true;
-    }
-
-    fn save_if_due(&mut self, env: &Env) {
-        let due = self.saved_ms + SAVES_APART_MS;
-        if self.todo.save_later && env.now_ms < due {
-            self.wake_at(due);
-        } else {
-            self.todo.save |= self.todo.save_later;
-        }
-        if self.todo.save {
-            (self.todo.save_later, self.saved_ms) = (false, env.now_ms);
-        }
-    }
-
-    fn save_synced(&mut self) {
-        self.todo.save = true;
-        self.todo.fsync = true;
-    }
-
-    fn save_and_update(&mut self) {
-        self.todo.save = true;
-        self.todo.state = true;
     }
 
     /// Panics unless the tables agree with each other. For tests and simulations.

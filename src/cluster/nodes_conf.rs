@@ -63,7 +63,7 @@ impl Cluster {
         cluster.current_epoch = cluster.greatest_epoch();
         cluster.take_up_grants(&grants, now_ms);
         cluster.doubtful = cluster.nodes.iter().filter(|(_, n)| n.timed_out()).map(|(key, _)| key).collect();
-        cluster.todo = Default::default();
+        (cluster.todo, cluster.to_save) = Default::default();
         cluster.todo.state = true;
         cluster.lease_end_ms = 0;
         cluster.durable_restarted();

@@ -145,6 +145,7 @@ impl Cluster {
             self.save_later();
         }
         if self.myself().replica_of == Some(key) && self.myself().shard_id != shard {
+            self.leave_durable_shard();
             self.nodes[self.myself].shard_id = shard;
             self.save_synced();
         }
@@ -214,12 +215,12 @@ impl Cluster {
             self.set_node_as_master(about);
         }
         self.nodes[about].config_epoch = config_epoch;
-        self.save_synced();
+        self.save_claims();
         self.take_in_claim(about, config_epoch, slots, env);
     }
 
     /// Processes a claim of slots under an epoch. The claimant gets those that nobody claims by a greater or equal one,
-    /// except slots we are importing: the operator closes those. If that takes the last slot from us, or from our
+    /// except slots we are importing, unless it has taken their source's place. If that takes the last slot from us, or from our
     /// master, we follow who was elected in that place, or else the claimant.
     fn take_in_claim(&mut self, claimant: NodeKey, epoch: u64, claimed: &SlotSet, env: &Env) {
         let mine = if self.is_master() { Some(self.myself) } else { self.myself().replica_of };
@@ -243,7 +244,7 @@ impl Cluster {
             }
             let stands = self.claimed_owner(slot).is_some_and(|o| self.nodes[o].config_epoch >= epoch);
             // What we have let a node take is its own, whatever has become of our epoch since.
-            if stands && !granted.contains(slot) || self.importing.contains_key(&slot) {
+            if stands && !granted.contains(slot) || self.is_imported_from_others(slot, claimant) {
                 continue;
             }
             if owner.is_some() && owner == mine && (env.keys_in_slot)(slot) > 0 {
@@ -260,8 +261,10 @@ impl Cluster {
             changed = true;
             moved |= owner.is_some();
         }
-        if moved {
+        if moved && mine == Some(self.myself) && taken_from_mine > 0 {
             self.save_synced();
+        } else if moved {
+            self.save_claims();
         }
         if changed {
             self.save_later_and_update();
@@ -281,6 +284,18 @@ impl Cluster {
             // We stay a master, so our keys in the lost slots are to be deleted.
             self.actions.extend(dirty.into_iter().map(Action::DelKeysInSlot));
         }
+    }
+
+    /// Whether an operator is to say whose a slot is that we import. Who takes the place of its source, or a slot that nobody has,
+    /// is the source from now on.
+    fn is_imported_from_others(&mut self, slot: Slot, claimant: NodeKey) -> bool {
+        let Some(source) = self.importing.get(&slot).copied() else { return false };
+        let is_heir = self.nodes[source].shard_id == self.nodes[claimant].shard_id;
+        if is_heir || self.owner[usize::from(slot)].is_none() {
+            self.importing.insert(slot, claimant);
+            return false;
+        }
+        true
     }
 
     /// Who was elected in the place of this master, if we know of somebody. Whoever takes the last slot may have got no more than
@@ -562,6 +577,28 @@ mod tests {
                 assert_eq!(followed(&c), Some(id('c')), "{me} {allow_replica_migration}");
             }
         }
+    }
+
+    /// The target of a slot would see no owner of it otherwise, and the cluster as down, when the source's place is taken.
+    #[test]
+    fn a_slot_is_imported_from_who_was_elected_in_its_source_s_place() {
+        let mut c = node('b', ClusterConfig::default());
+        let [source, heir] = ['a', 'c'].map(|name| c.nodes.find(&id(name)).unwrap());
+        c.importing.insert(5, source);
+        claims(&mut c, 'c', 6, 0..1000);
+        assert_eq!((c.owner_of(5), c.importing[&5]), (Some(heir), heir));
+        // It may have become a replica before we hear who took its place.
+        let mut c = node('b', ClusterConfig::default());
+        c.importing.insert(5, source);
+        c.unbind(5);
+        claims(&mut c, 'd', 6, 0..1000);
+        assert_eq!(c.owner_of(5).map(|key| c.nodes[key].id), Some(id('d')));
+        // Of another shard's claim the operator decides.
+        let mut c = node('a', ClusterConfig::default());
+        let source = c.nodes.find(&id('b')).unwrap();
+        c.importing.insert(1500, source);
+        claims(&mut c, 'c', 6, 1500..1501);
+        assert_eq!((c.owner_of(1500), c.importing[&1500]), (Some(source), source));
     }
 
     /// An operator moved all slots: where they are, there is something to do.

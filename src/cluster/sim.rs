@@ -56,6 +56,8 @@ enum Event {
     Replicate,
     /// What a replica has, on its way to its master.
     Confirm(Box<durable::Confirm>),
+    /// The file of that number is in its place, if the node has not restarted more often since.
+    Written(NodeNo, u64, u64),
     Fault,
     /// Operators go on with what they are at.
     Operate,
@@ -81,6 +83,9 @@ struct Conn {
 struct SimNode {
     cluster: Option<Cluster>,
     conf: String,
+    /// What is being written beside the loop, and the greatest epoch of a vote that is in what was written.
+    writing: Option<Writing>,
+    saved_vote_epoch: u64,
     config: ClusterConfig,
     links: LinkMap<ConnNo>,
     /// When it is to wake.
@@ -115,6 +120,13 @@ struct SimNode {
     /// Since when it has been cut off from a majority.
     cut_ms: Option<i64>,
     restarts: u64,
+}
+
+/// A version of `nodes.conf`.
+struct Writing {
+    /// `None`: another one was written since, or all versions are too long.
+    conf: Option<String>,
+    vote_epoch: u64,
 }
 
 /// What a node sent and wrote.
@@ -163,6 +175,9 @@ struct Sim {
     /// For how long a node does not run after each of its turns.
     late_ms: std::ops::Range<i64>,
     loss: f64,
+    /// How long it takes to write `nodes.conf` beside the loop.
+    disk_ms: std::ops::Range<i64>,
+    disk_rng: fastrand::Rng,
     faults: bool,
     next_fault: u64,
     /// When each node heard of another last, by its own clock.
@@ -251,6 +266,8 @@ impl Sim {
             latency_ms: 0..3,
             late_ms: 0..1,
             loss: 0.0,
+            disk_ms: 1..4,
+            disk_rng: fastrand::Rng::with_seed(!seed),
             faults: false,
             next_fault: 1,
             heard: HashMap::new(),
@@ -283,6 +300,8 @@ impl Sim {
         self.nodes.push(SimNode {
             cluster: Some(cluster),
             conf: String::new(),
+            writing: None,
+            saved_vote_epoch: 0,
             config,
             links: LinkMap::default(),
             wake_ms: i64::MAX,
@@ -394,6 +413,10 @@ impl Sim {
         };
         cluster.turn_begins(now);
         work(&mut cluster, &env);
+        if self.copies > 0 {
+            // One that was reset has forgotten it.
+            cluster.set_logged(node.data.keeps);
+        }
         cluster.tick(&env);
         let actions = cluster.flush(&env);
         self.end_turn(no);
@@ -450,7 +473,6 @@ impl Sim {
     }
 
     fn carry_out(&mut self, no: NodeNo, actions: Vec<Action>) {
-        let mut saved = false;
         for action in actions {
             match self.nodes[no].doomed {
                 Some(0) if self.may_lose_data_of(no) => return self.crash(no),
@@ -460,13 +482,8 @@ impl Sim {
                 None => {}
             }
             match action {
-                Action::SaveConfig { .. } => {
-                    saved = true;
-                    self.nodes[no].sent.saves += 1;
-                    if !self.is_large() {
-                        self.nodes[no].conf = self.cluster(no).nodes_conf();
-                    }
-                }
+                Action::SaveConfig { .. } => self.save_config(no),
+                Action::WriteConfig { number, .. } => self.write_config(no, number),
                 Action::Connect { link, ip, port } => {
                     assert_eq!(port, 16379);
                     let to = no_of(&ip).expect("an address of a node");
@@ -484,7 +501,7 @@ impl Sim {
                 }
                 Action::CloseLink { link } => self.hang_up(no, link),
                 Action::Send { link, packet } => {
-                    self.check_packet(no, &packet, saved);
+                    self.check_packet(no, &packet);
                     self.transmit(no, link, packet);
                 }
                 Action::SetReplicationMaster { ip, .. } => {
@@ -493,8 +510,8 @@ impl Sim {
                 }
                 Action::UnsetReplicationMaster => {
                     self.nodes[no].repl_from = None;
-                    self.nodes[no].data.unlink();
-                    self.nodes[no].data.stream = self.new_stream();
+                    let stream = self.new_stream();
+                    self.nodes[no].data.lead(stream);
                     self.promotions += 1;
                 }
                 Action::PauseClients { until_ms, .. } => self.nodes[no].clients_held_ms = until_ms,
@@ -505,6 +522,59 @@ impl Sim {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn save_config(&mut self, no: NodeNo) {
+        self.write_config_text(no);
+        self.put_written_in_place(no);
+    }
+
+    /// Takes down what the file is to be.
+    fn write_config_text(&mut self, no: NodeNo) {
+        let conf = (!self.is_large()).then(|| self.cluster(no).nodes_conf());
+        let vote_epoch = self.cluster(no).last_vote_epoch();
+        self.nodes[no].sent.saves += 1;
+        self.nodes[no].writing = Some(Writing { conf, vote_epoch });
+    }
+
+    fn write_config(&mut self, no: NodeNo, number: u64) {
+        self.write_config_text(no);
+        let ms = self.disk_rng.i64(self.disk_ms.clone());
+        let restarts = self.nodes[no].restarts;
+        if ms == 0 {
+            // A quick disk is waited for.
+            return self.written_in_turn(no, number);
+        }
+        self.after(ms, Event::Written(no, number, restarts));
+    }
+
+    fn written_in_turn(&mut self, no: NodeNo, number: u64) {
+        self.put_written_in_place(no);
+        self.step(no, |c, env| c.on_config_written(number, env));
+    }
+
+    fn written(&mut self, no: NodeNo, number: u64, restarts: u64) {
+        let node = &self.nodes[no];
+        if node.cluster.is_none() || node.restarts != restarts {
+            return;
+        }
+        if node.paused {
+            return self.after(20, Event::Written(no, number, restarts));
+        }
+        if let Some(until_ms) = self.late_until(no) {
+            return self.at(until_ms, Event::Written(no, number, restarts));
+        }
+        self.put_written_in_place(no);
+        self.step(no, |c, env| c.on_config_written(number, env));
+    }
+
+    /// Unless a later one is there already.
+    fn put_written_in_place(&mut self, no: NodeNo) {
+        let node = &mut self.nodes[no];
+        if let Some(Writing { conf, vote_epoch }) = node.writing.take() {
+            node.saved_vote_epoch = vote_epoch;
+            node.conf = conf.unwrap_or_default();
         }
     }
 
@@ -543,7 +613,12 @@ impl Sim {
             return;
         }
         let is_large = self.is_large();
+        // It may have come to its place, though nobody was told.
+        if self.disk_rng.bool() {
+            self.put_written_in_place(no);
+        }
         let node = &mut self.nodes[no];
+        node.writing = None;
         // To write it out whenever it is saved would take much of the time.
         if let Some(c) = node.cluster.as_ref().filter(|_| is_large) {
             node.conf = c.nodes_conf();
@@ -573,7 +648,9 @@ impl Sim {
         let (now, seed) = (self.local_ms(no), self.rng.u64(..));
         let node = &mut self.nodes[no];
         let cluster = Cluster::from_nodes_conf(node.config.clone(), seed, now, &node.conf).expect("what a node wrote");
-        assert!(cluster.last_vote_epoch() >= node.last_vote_epoch, "a vote was forgotten over a restart");
+        assert!(cluster.last_vote_epoch() >= node.saved_vote_epoch, "a vote was forgotten over a restart");
+        // What nobody was told may be.
+        node.last_vote_epoch = cluster.last_vote_epoch();
         node.restarts += 1;
         // The current epoch may be lower after a restart: what others said is not saved.
         node.current_epoch = 0;
@@ -635,6 +712,7 @@ impl Sim {
                 }
             }
             Event::Confirm(confirm) => self.confirm(&confirm),
+            Event::Written(no, number, restarts) => self.written(no, number, restarts),
             Event::Fault => self.inject_fault(),
             Event::Operate => self.operate(),
             Event::Restart(no) => self.restart(no),

@@ -264,6 +264,7 @@ impl Server {
         loop {
             if let Some(code) = self.exit {
                 self.flush_aof();
+                self.end_config_write();
                 self.stop_io_threads();
                 return code;
             }

@@ -63,6 +63,6 @@ impl Cluster {
         let has_record = self.my_record().is_some_and(|record| record.copies > 0);
         let was_asked = self.is_replica() && self.config.durable_acks > 0;
         self.durable.is_incomplete = has_record || was_asked || self.durable.lineage != Lineage::default();
-        self.durable.saved = (self.my_promise(), self.durable.lineage);
+        self.durable.saved = self.durable.lineage;
     }
 }

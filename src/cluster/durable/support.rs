@@ -12,6 +12,9 @@ impl Cluster {
     // ---- the shard ----
 
     pub(super) fn on_ask(&mut self, candidate: NodeKey, epoch: u64, progress: Progress, env: &Env) {
+        if self.is_of_other_shard(candidate) {
+            return self.tell_record(candidate, env);
+        }
         let ours = Progress { lineage: self.durable.lineage, offset: env.repl_offset };
         let is_whole = !self.durable.is_incomplete && env.stream.is_some();
         let is_heir = self.nodes[candidate].replica_of == Some(self.myself);
@@ -38,11 +41,11 @@ impl Cluster {
         let shard = self.my_shard_mut();
         if is_new {
             (shard.promised, shard.promised_to) = (epoch, Some(me));
-            self.save_synced();
+            self.save_to_tell();
             self.yield_election(env);
         }
         log::info!("Supporting {} in the election of epoch {epoch}", self.nodes[candidate].id);
-        self.tell(candidate, &Message::Support { epoch }, env);
+        self.once_saved(|c| c.tell(candidate, &Message::Support { epoch }, env));
     }
 
     /// The replica that takes over has all that this master wrote, so that what waits for confirmation is as good as it can
@@ -79,7 +82,8 @@ impl Cluster {
         let id = self.myself().id;
         let shard = self.my_shard_mut();
         (shard.promised, shard.promised_to) = (epoch, Some(id));
-        self.save_synced();
+        self.durable.voters_know.clear();
+        self.save_to_tell();
     }
 
     /// Whether this node still stands in the election of that epoch.
@@ -96,12 +100,26 @@ impl Cluster {
         self.tell_all(&asked, &Message::Ask { epoch, progress }, env);
     }
 
-    /// Whether so many support us that one of them, or we, must have whatever was acknowledged.
+    /// Asks voters for the record that they know: ours may be an older one, whose members are gone.
+    pub(in crate::cluster) fn ask_for_records(&mut self, epoch: u64, env: &Env) {
+        let progress = Progress { lineage: self.durable.lineage, offset: env.repl_offset };
+        let voters = self.nodes.iter().filter(|(key, n)| n.is_voter() && !n.failed() && self.is_of_other_shard(*key));
+        let voters: Vec<NodeKey> = voters.map(|(key, _)| key).collect();
+        self.tell_all(&voters, &Message::Ask { epoch, progress }, env);
+    }
+
+    /// Whether so many support us that one of them, or we, must have whatever was acknowledged, by the record that we know or by
+    /// those of so many voters that they could elect us.
     pub(in crate::cluster) fn is_supported(&self, supporters: &BTreeSet<NodeId>) -> bool {
         let Some(record) = self.my_record() else { return true };
         let supporters: Vec<NodeId> = supporters.iter().copied().chain([self.myself().id]).collect();
         let master = self.myself().replica_of.map(|key| self.nodes[key].id);
-        record.is_shown_by(&supporters, master)
+        let is_convinced = |known: &Option<Record>| {
+            known.as_ref().is_none_or(|record| record.copies == 0 || record.is_shown_by(&supporters, master))
+        };
+        let voters = self.nodes.iter().filter(|(_, n)| n.is_voter());
+        let convinced = voters.filter(|(_, n)| self.durable.voters_know.get(&n.id).is_some_and(is_convinced)).count();
+        record.is_shown_by(&supporters, master) || convinced >= self.quorum()
     }
 
     /// How many supporters there are, and how many it takes.
@@ -150,22 +168,50 @@ impl Cluster {
         }
     }
 
-    /// Takes in what another voter knows of a shard.
-    pub(super) fn on_known(&mut self, id: NodeId, promised: u64, promised_to: Option<NodeId>, record: Option<Record>) {
+    fn is_of_other_shard(&self, key: NodeKey) -> bool {
+        let master = self.nodes[key].replica_of.unwrap_or(key);
+        self.nodes[master].shard_id != self.myself().shard_id
+    }
+
+    /// The record that this voter knows of a candidate's shard, or that it knows none. It promises nothing.
+    fn tell_record(&mut self, candidate: NodeKey, env: &Env) {
+        let Some(master) = self.nodes[candidate].replica_of.filter(|_| self.myself().is_voter()) else { return };
+        let shard = self.nodes[master].shard_id;
+        let record = self.durable.shards.get(&shard).and_then(|shard| shard.record.clone());
+        self.tell(candidate, &Message::Known { shard, promised: 0, promised_to: None, record }, env);
+    }
+
+    /// Takes in what a voter knows of a shard.
+    pub(super) fn on_known(
+        &mut self,
+        sender: NodeKey,
+        id: NodeId,
+        promised: u64,
+        promised_to: Option<NodeId>,
+        record: Option<Record>,
+    ) {
         if self.nodes.iter().all(|(_, n)| n.shard_id != id) {
             return;
         }
+        let is_mine = self.is_replica() && self.myself().shard_id == id;
+        if is_mine {
+            self.durable.voters_know.insert(self.nodes[sender].id, record.clone());
+            self.todo.failover = true;
+        }
         let shard = self.durable.shards.entry(id).or_default();
         let before = shard.clone();
-        if promised > shard.promised {
-            (shard.promised, shard.promised_to) = (promised, promised_to);
-        }
-        let is_newer = |record: &Record| shard.record.as_ref().is_none_or(|known| known.order() < record.order());
-        if let Some(record) = record.filter(is_newer) {
-            shard.take_in_record(record);
-        }
+        shard.take_in(promised, promised_to, record, is_mine);
         if *shard != before {
-            self.save_synced();
+            self.save_claims();
+        }
+    }
+
+    /// We leave our shard, and may have a vote about it some day: whoever we supported has shown to us alone that it has all that
+    /// was acknowledged, which is enough for no vote.
+    pub(in crate::cluster) fn leave_durable_shard(&mut self) {
+        let id = self.myself().shard_id;
+        if let Some(shard) = self.durable.shards.get_mut(&id) {
+            shard.promised_to = None;
         }
     }
 
@@ -175,5 +221,98 @@ impl Cluster {
         if let Some(shard) = self.durable.shards.get_mut(&shard) {
             (shard.promised, shard.promised_to) = (epoch, Some(candidate));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Lineage;
+    use super::*;
+    use crate::cluster::ClusterConfig;
+
+    /// Three masters, the first of which has two replicas.
+    const IDS: [char; 5] = ['a', 'b', 'c', 'd', 'e'];
+
+    fn id(of: char) -> NodeId {
+        NodeId::parse(of.to_string().repeat(40).as_bytes()).unwrap()
+    }
+
+    /// What one of them knows.
+    fn node(me: char) -> Cluster {
+        let mut text = String::new();
+        for (at, name) in IDS.into_iter().enumerate() {
+            let (role, master) = if at < 3 { ("master", "-".into()) } else { ("slave", id('a').to_string()) };
+            let (shard, myself) = (id(if at < 3 { name } else { 'a' }), if name == me { "myself," } else { "" });
+            let slots = if at < 3 { format!("{at}") } else { String::new() };
+            text += &format!(
+                "{} 127.0.0.1:{at}@1{at},,shard-id={shard} {myself}{role} {master} 0 0 {} connected {slots}\n",
+                id(name),
+                at + 1
+            );
+        }
+        Cluster::from_nodes_conf(ClusterConfig::default(), 1, 1_000_000, &text).unwrap()
+    }
+
+    fn record(owner: char, epoch: u64, version: u64, members: &[char]) -> Record {
+        let members = members.iter().map(|name| id(*name)).collect();
+        Record { owner: id(owner), lineage: Lineage { epoch, run: 1 }, version, copies: 1, members }
+    }
+
+    /// Whether this voter would vote for `d` in that epoch, supported by these.
+    fn votes(voter: &mut Cluster, epoch: u64, supporters: &[char]) -> bool {
+        let [candidate, master] = ['d', 'a'].map(|name| voter.nodes.find(&id(name)).unwrap());
+        voter.durable.evidence.insert(id('d'), (epoch, supporters.iter().map(|name| id(*name)).collect()));
+        voter.check_evidence(candidate, master, epoch).is_ok()
+    }
+
+    /// One voter knew the older record and voted for `d` by that; who takes the place of another voter hears of the newer one, too.
+    #[test]
+    fn what_was_shown_by_an_older_record_is_not_shown_by_a_newer_one() {
+        let (older, newer) = (record('a', 1, 1, &['d']), record('a', 1, 2, &['d', 'e']));
+        for (first, second, is_enough) in
+            [(&older, &newer, false), (&newer, &older, false), (&newer, &newer, true), (&older, &older, true)]
+        {
+            for promise_first in [true, false] {
+                let mut voter = node('b');
+                let other = voter.nodes.find(&id('c')).unwrap();
+                let mut tell = |promised: bool, record: &Record| {
+                    let (promised, to) = if promised { (20, Some(id('d'))) } else { (1, Some(id('a'))) };
+                    voter.on_known(other, id('a'), promised, to, Some(record.clone()));
+                };
+                tell(promise_first, first);
+                tell(!promise_first, second);
+                // Whoever promised itself by the newer record was shown by that.
+                let shown_by = if promise_first { first } else { second };
+                let is_enough = is_enough || shown_by.version == 2;
+                assert_eq!(votes(&mut voter, 25, &['d']), is_enough, "{first:?} {second:?} {promise_first}");
+                assert!(votes(&mut voter, 25, &['d', 'e']) && !votes(&mut voter, 19, &['d', 'e']));
+            }
+        }
+    }
+
+    #[test]
+    fn who_lost_an_election_has_to_show_what_the_winner_s_record_asks_for() {
+        let mut voter = node('b');
+        let master = voter.nodes.find(&id('a')).unwrap();
+        let [loser, winner] = ['d', 'e'].map(|name| voter.nodes.find(&id(name)).unwrap());
+        voter.on_known(master, id('a'), 1, Some(id('a')), Some(record('a', 1, 1, &['d', 'e'])));
+        voter.note_durable_vote(loser, master, 20);
+        assert!(votes(&mut voter, 25, &['d']));
+        voter.on_propose(winner, id('a'), record('e', 20, 1, &['a', 'd']), &Env::at(1_000_000));
+        assert!(
+            !votes(&mut voter, 25, &['d']) && votes(&mut voter, 25, &['d', 'a']) && votes(&mut voter, 25, &['d', 'e'])
+        );
+    }
+
+    #[test]
+    fn whom_a_replica_supported_has_shown_nothing_to_the_voter_that_it_becomes_elsewhere() {
+        let mut c = node('e');
+        let [master, other] = ['a', 'c'].map(|name| c.nodes.find(&id(name)).unwrap());
+        c.on_known(master, id('a'), 1, Some(id('a')), Some(record('a', 1, 1, &['d', 'e'])));
+        let shard = c.my_shard_mut();
+        (shard.promised, shard.promised_to) = (20, Some(id('d')));
+        assert!(votes(&mut c, 25, &['d']));
+        c.set_master(other);
+        assert!(!votes(&mut c, 25, &['d']) && votes(&mut c, 25, &['d', 'e']));
     }
 }

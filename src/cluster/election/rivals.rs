@@ -185,7 +185,7 @@ mod tests {
         let mut replica = cluster(D, 5);
         let sibling = add_sibling(&mut replica, digit);
         let now_ms = ask_for_votes(&mut replica);
-        replica.flush(&env(now_ms));
+        replica.flush_and_save(&env(now_ms));
         (replica, sibling, now_ms)
     }
 
@@ -200,7 +200,7 @@ mod tests {
     /// The messages of this kind that are sent, and the requests for votes, with the epoch of each.
     fn said(c: &mut Cluster, now_ms: i64) -> (Vec<Message>, Vec<u64>) {
         let (mut messages, mut requests) = (Vec::new(), Vec::new());
-        for action in c.flush(&env(now_ms)) {
+        for action in c.flush_and_save(&env(now_ms)) {
             let Action::Send { packet, .. } = action else { continue };
             let packet = wire::decode(&packet).unwrap();
             match packet.body {

@@ -292,7 +292,8 @@ impl Sim {
         let moved: Vec<_> =
             self.nodes[from].data.writes.iter().filter(|w| w.0 == slot && !there.contains(w)).copied().collect();
         self.nodes[to].data.writes.extend(moved);
-        self.nodes[to].offset = self.nodes[to].data.writes.len() as i64;
+        let count = self.nodes[to].data.writes.len();
+        (self.nodes[to].offset, self.nodes[to].data.inherited) = (count as i64, count);
         Step::Copied(self.nodes[to].offset)
     }
 

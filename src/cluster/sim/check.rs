@@ -24,11 +24,12 @@ impl Sim {
 
     // ---- promises ----
 
-    pub(super) fn check_packet(&mut self, no: NodeNo, packet: &[u8], saved: bool) {
+    pub(super) fn check_packet(&mut self, no: NodeNo, packet: &[u8]) {
         if wire::packet_type(packet) == PacketType::AuthAck as u16 {
             let p = wire::decode(packet).expect("what a node sends");
             let (voter, epoch) = (p.header.sender, p.header.current_epoch);
-            assert!(saved, "seed {}: {voter} votes before the vote is on disk", self.seed);
+            let saved = self.nodes[no].saved_vote_epoch;
+            assert!(saved >= epoch, "seed {}: {voter} votes before the vote is on disk", self.seed);
             let previous = self.votes.insert((voter, epoch), no);
             assert!(previous.is_none(), "seed {}: {voter} votes twice in epoch {epoch}", self.seed);
         } else if wire::packet_type(packet) == PacketType::AuthRequest as u16 {

@@ -45,6 +45,8 @@ pub(super) struct Data {
     pub(super) keeps: bool,
     /// As a master: how many of its writes were acknowledged, and since when a replica's link is gone.
     acknowledged: usize,
+    /// How many it had when it became master, went on as one, or was given what another one had in a slot.
+    pub(super) inherited: usize,
     gone: BTreeMap<NodeNo, i64>,
     /// The link of each replica that it knows of.
     links: BTreeMap<NodeNo, u64>,
@@ -62,6 +64,7 @@ impl Default for Data {
             is_lost: false,
             keeps: false,
             acknowledged: 0,
+            inherited: 0,
             gone: BTreeMap::new(),
             links: BTreeMap::new(),
         }
@@ -75,6 +78,13 @@ impl Data {
         if self.receives_until.take().is_some() {
             self.is_lost = true;
         }
+    }
+
+    /// Its node is master now.
+    pub(super) fn lead(&mut self, stream: [u8; 40]) {
+        self.unlink();
+        self.stream = stream;
+        self.inherited = self.writes.len();
     }
 
     pub(super) fn crash(&mut self) {
@@ -110,7 +120,7 @@ impl Sim {
     pub(super) fn disk(&mut self, disk: Disk) {
         for no in 0..self.nodes.len() {
             self.nodes[no].data.keeps = disk == Disk::Keeps;
-            self.step(no, |c, _| c.set_logged(disk == Disk::Keeps));
+            self.step(no, |_, _| ());
         }
     }
 
@@ -147,6 +157,7 @@ impl Sim {
         let stream = self.new_stream();
         let node = &mut self.nodes[no];
         node.data.stream = stream;
+        node.data.inherited = node.data.writes.len();
         if self.copies > 0 {
             node.offset = node.data.writes.len() as i64;
             if let Some(c) = node.cluster.as_mut().filter(|_| node.data.keeps) {
@@ -316,13 +327,17 @@ impl Sim {
             return;
         }
         let upto = self.cluster(no).confirmed_offset().max(0) as usize;
-        let data = &mut self.nodes[no].data;
+        let (c, data) = (self.cluster(no), &self.nodes[no].data);
         let from = data.acknowledged.min(upto);
-        // What was there before it became master may have been acknowledged by another one, or not at all.
-        for (slot, write) in &data.writes[from..upto.min(data.writes.len())] {
-            self.acknowledged.entry(*slot).or_default().writes.insert(*write);
+        let news = data.writes.iter().enumerate().take(upto).skip(from);
+        // What it did not write itself may have been acknowledged by another one, or not at all. Nobody is told of it
+        // where the slot has been given away since.
+        let news = news.filter(|(at, (slot, _))| *at >= data.inherited || c.owner_of(*slot) == Some(c.my_key()));
+        let news: Vec<Write> = news.map(|(_, write)| *write).collect();
+        for (slot, write) in news {
+            self.acknowledged.entry(slot).or_default().writes.insert(write);
         }
-        data.acknowledged = upto;
+        self.nodes[no].data.acknowledged = upto;
     }
 
     /// A master notices that a replica's link is gone.
@@ -448,5 +463,33 @@ fn a_killed_master_is_replaced_as_soon_and_writes_go_on() {
         assert!(ms <= 2000 + SLACK_MS, "seed {seed}: {ms} ms");
         let ms = sim.until_confirmable(10_000);
         assert!(ms <= 500, "seed {seed}: {ms} ms until writes are accepted");
+    }
+}
+
+/// The replica that has most does not know that another one does not count any more, and only voters could tell it.
+#[test]
+fn a_candidate_hears_from_voters_which_replicas_count() {
+    for seed in tests::seeds(4) {
+        let mut sim = Sim::with_copies(seed, 3, 3, 2000, 1);
+        sim.disk(Disk::Keeps);
+        sim.until_confirmable(10_000);
+        let [master, candidate, gone, behind] = [0, 3, 6, 9];
+        let drop = |sim: &mut Sim, dropped: Dropped| {
+            sim.nodes[candidate].cluster.as_mut().expect("it runs").broken_mut().dropped = dropped;
+        };
+        drop(&mut sim, Dropped::Type(PacketType::Module as u16));
+        sim.crash(gone);
+        sim.run_for(4000);
+        let counted = sim.cluster(master).members_that_count().map_or(0, |members| members.len());
+        assert_eq!(counted, 2, "seed {seed}");
+        sim.nodes[behind].data.stalls_until = i64::MAX;
+        sim.run_for(500);
+        assert!(sim.nodes[candidate].offset > sim.nodes[behind].offset, "seed {seed}");
+        sim.crash(master);
+        sim.run_for(50);
+        drop(&mut sim, Dropped::None);
+        let ms = sim.until_served(0, master, 10_000);
+        assert!(ms <= 3000, "seed {seed}: {ms} ms");
+        sim.check_all_data();
     }
 }

@@ -73,6 +73,7 @@ impl Sim {
                 let high = [3, 20, 80][self.rng.usize(0..3)];
                 self.latency_ms = 0..high;
                 self.loss = [0.0, 0.0, 0.002][self.rng.usize(0..3)];
+                self.disk_ms = 0..[2, 10, 50, 400][self.disk_rng.usize(0..4)];
             }
             _ => {
                 let mode = [FailoverMode::Coordinated, FailoverMode::Force][self.rng.usize(0..2)];
@@ -94,6 +95,7 @@ impl Sim {
         self.note_cuts();
         self.latency_ms = 0..3;
         self.loss = 0.0;
+        self.disk_ms = 1..4;
         for no in 0..self.nodes.len() {
             self.nodes[no].doomed = None;
             if self.nodes[no].paused {

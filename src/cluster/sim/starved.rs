@@ -59,6 +59,7 @@ impl Starved {
         let mut sim = Sim::new(seed, masters, self.replicas, timeout);
         sim.set_rates(0.02);
         sim.late_ms = 0..self.late_ms;
+        sim.disk_ms = 0..1;
         sim.run_for(3000);
         let calm = sim.look_on(timeout * 3, &[]);
         assert_eq!(calm.replaced, 0, "seed {seed}: who runs, if late, is replaced");

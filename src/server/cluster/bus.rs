@@ -1,22 +1,18 @@
 //! The cluster's sockets and files: the machine's actions carried out, and its events brought to it.
 //!
-//! Owns the bus listeners, the links' buffers and the locked `nodes.conf`. Decides nothing: what to send and whom to
+//! Owns the bus listeners and the links' buffers (`nodes.conf` is in `nodes_conf`). Decides nothing: what to send and whom to
 //! connect to is the machine's (see the module's description for the contract). Links are read before clients are
 //! served; what the machine wants done is done before the loop sleeps, the file first.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::Poll;
 
-use nix::fcntl::{Flock, FlockArg};
-
 use super::codes::random_nonce;
+use super::nodes_conf::ConfFile;
 use crate::cluster::seal::{Seal, Secrets, Taken};
 use crate::cluster::{Action, Cluster, ClusterConfig, Env, LinkId, LinkMap, PreferredEndpoint};
 use crate::config::{ClusterPreferredEndpointType, Config};
@@ -28,7 +24,6 @@ use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
 use crate::server::repl::follow::open_connection;
-use crate::sys::reserve::open_in_need;
 
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 1000;
@@ -121,16 +116,13 @@ pub(crate) struct Bus {
     /// Whether this node might serve when replies last left, and its replication offset then.
     leased: bool,
     told_offset: i64,
-    /// Holding the file open holds the lock.
-    lock: Flock<File>,
-    path: PathBuf,
+    file: ConfFile,
     /// What `cluster-secret` is.
     pub(super) secrets: Secrets,
     /// When it was last logged that what came has no valid code, ms.
     pub(super) refusal_logged_ms: i64,
     /// Wall clock minus monotonic clock at the start: the machine's clock does not jump.
     clock_offset_ms: i64,
-    saves: u64,
     pub(super) durable: super::durable::Durable,
     pub(crate) migrations: super::slot_migration::Migrations,
 }
@@ -138,10 +130,8 @@ pub(crate) struct Bus {
 impl Bus {
     /// Locks and reads `nodes.conf`, or begins a new one. The error is for the log; the server cannot start.
     fn open(cfg: &Config, now_ms: i64, clock_offset_ms: i64, seed: u64) -> Result<Bus, String> {
-        let path = PathBuf::from(&cfg.cluster_config_file);
-        let lock = lock_file(&path)?;
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| format!("Loading the cluster node config from {}: {}", path.display(), reason(&e)))?;
+        let file = ConfFile::open(&cfg.cluster_config_file, &cfg.bio_cpulist)?;
+        let text = file.read()?;
         let config = machine_config(cfg);
         let mut machine = if text.is_empty() {
             let machine = Cluster::new(config, seed, now_ms);
@@ -171,12 +161,10 @@ impl Bus {
             scratch: Vec::new(),
             leased: false,
             told_offset: 0,
-            lock,
-            path,
+            file,
             secrets: Secrets::parse(&cfg.cluster_secret),
             refusal_logged_ms: 0,
             clock_offset_ms,
-            saves: 0,
             durable: Default::default(),
             migrations: Default::default(),
         };
@@ -186,21 +174,9 @@ impl Bus {
         Ok(bus)
     }
 
-    /// Puts a new file in place of the old one, whole or not at all.
+    /// Writes `nodes.conf` at once.
     pub(crate) fn save(&mut self, fsync: bool) -> Result<(), String> {
-        self.saves += 1;
-        let temporary = PathBuf::from(format!("{}.tmp-{}-{}", self.path.display(), std::process::id(), self.saves));
-        let text = self.machine.nodes_conf();
-        match write_file(&temporary, &self.path, text.as_bytes(), fsync) {
-            Ok(lock) => {
-                self.lock = lock;
-                Ok(())
-            }
-            Err(reason) => {
-                let _ = std::fs::remove_file(&temporary);
-                Err(reason)
-            }
-        }
+        self.file.replace(&self.machine.nodes_conf(), fsync)
     }
 
     /// The machine's time at a time of the monotonic clock, microseconds.
@@ -208,9 +184,9 @@ impl Bus {
         self.clock_offset_ms + mono_us / 1000
     }
 
-    /// Descriptors a child process must not keep: ports and the lock, so that a successor of a killed parent can start.
+    /// Descriptors a child process must not keep: ports and locks, so that a successor of a killed parent can start.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
-        self.listeners.iter().map(Listener::raw_fd).chain([self.lock.as_raw_fd()]).collect()
+        self.listeners.iter().map(Listener::raw_fd).chain(self.file.descriptors()).collect()
     }
 
     /// Memory of all links, bytes.
@@ -379,50 +355,13 @@ fn machine_config(cfg: &Config) -> ClusterConfig {
     }
 }
 
-/// Locks the file, which is made if it is not there, against a second node. Every version of the file is locked before it
-/// gets the name, so what has the name is locked at any time; what has lost the name meanwhile does not count.
-fn lock_file(path: &Path) -> Result<Flock<File>, String> {
-    let shown = path.display();
-    loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(|e| format!("Can't open {shown} in order to acquire a lock: {}", reason(&e)))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
-            nix::errno::Errno::EWOULDBLOCK => format!(
-                "Sorry, the cluster configuration file {shown} is already used by a different Redis Cluster node. Please \
-                 make sure that different nodes use different cluster configuration files."
-            ),
-            e => format!("Impossible to lock {shown}: {}", e.desc()),
-        })?;
-        let (Ok(locked), Ok(named)) = (lock.metadata(), std::fs::metadata(path)) else { continue };
-        if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
-            return Ok(lock);
-        }
-    }
-}
-
-fn write_file(temporary: &Path, path: &Path, text: &[u8], fsync: bool) -> Result<Flock<File>, String> {
-    let file = open_in_need(|| File::create(temporary))
-        .map_err(|e| format!("Could not open temp cluster config file: {}", reason(&e)))?;
-    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, e)| format!("Impossible to lock {}: {}", temporary.display(), e.desc()))?;
-    lock.write_all(text).map_err(|e| format!("Failed after writing to tmp cluster config file: {}", reason(&e)))?;
-    if fsync {
-        lock.sync_all().map_err(|e| format!("Could not sync tmp cluster config file: {}", reason(&e)))?;
-    }
-    std::fs::rename(temporary, path)
-        .map_err(|e| format!("Could not rename tmp cluster config file: {}", reason(&e)))?;
-    if fsync {
-        let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        open_in_need(|| File::open(directory))
-            .and_then(|d| d.sync_all())
-            .map_err(|e| format!("Could not sync cluster config file dir: {}", reason(&e)))?;
-    }
-    Ok(lock)
+/// Without its file a node must not go on.
+fn or_die<T>(result: Result<T, String>) -> T {
+    result.unwrap_or_else(|reason| {
+        log::warn!("{reason}");
+        log::warn!("Fatal: can't update cluster config file.");
+        std::process::exit(1)
+    })
 }
 
 /// What is left of a buffer, its first `taken` bytes being done with; in memory of its own, and no more than it needs, if
@@ -572,6 +511,7 @@ impl Server {
 
     /// Ends the machine's turn and does what it asks for.
     pub(crate) fn cluster_before_sleep(&mut self) {
+        self.note_config_written();
         if self.cluster_manual_failover() {
             // The offset that the machine tells must be that of all that was executed.
             self.drain_effects();
@@ -582,6 +522,8 @@ impl Server {
         while let Some(actions) = self.with_cluster(|machine, env| machine.flush(env)).filter(|a| !a.is_empty()) {
             // Carrying out one thing may bring about another: a connection refused at once, an answer to be sent.
             actions.into_iter().for_each(|action| self.act(action));
+            // A quick disk is done already: what waited for it leaves in this turn.
+            self.note_config_written();
         }
         self.note_durable_refusal();
         self.confirm_what_came();
@@ -590,10 +532,13 @@ impl Server {
     fn act(&mut self, action: Action) {
         match action {
             Action::SaveConfig { fsync } => {
-                if let Some(Err(reason)) = self.bus.as_mut().map(|bus| bus.save(fsync)) {
-                    log::warn!("{reason}");
-                    log::warn!("Fatal: can't update cluster config file.");
-                    std::process::exit(1);
+                if let Some(bus) = &mut self.bus {
+                    or_die(bus.save(fsync));
+                }
+            }
+            Action::WriteConfig { fsync, number } => {
+                if let Some(bus) = &mut self.bus {
+                    or_die(bus.file.begin(bus.machine.nodes_conf(), fsync, number, self.reactor.waker()));
                 }
             }
             Action::Connect { link, ip, port } => self.open_link(link, &ip, port),
@@ -630,6 +575,20 @@ impl Server {
             self.drain_effects();
         }
         self.after_flush_all();
+    }
+
+    /// Looks whether what was written beside the loop is in its place.
+    fn note_config_written(&mut self) {
+        if let Some(number) = self.bus.as_mut().and_then(|bus| or_die(bus.file.written())) {
+            self.with_cluster(|machine, env| machine.on_config_written(number, env));
+        }
+    }
+
+    /// Ends what is being written, so that nothing half done is left.
+    pub(crate) fn end_config_write(&mut self) {
+        if let Some(bus) = &mut self.bus {
+            or_die(bus.file.wait());
+        }
     }
 
     fn open_link(&mut self, link: LinkId, ip: &str, port: u16) {

@@ -4,6 +4,7 @@ pub(crate) mod bus;
 pub(crate) mod clients;
 mod codes;
 pub(crate) mod durable;
+mod nodes_conf;
 mod seeds;
 pub(crate) mod slot_memory;
 pub(crate) mod slot_meter;
