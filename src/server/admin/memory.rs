@@ -7,6 +7,8 @@ use crate::sys::alloc;
 impl Server {
     /// Takes `used_memory` as what an empty server costs.
     pub(crate) fn note_initial_memory(&mut self) {
+        // Opens the file that it reads, so that the number of descriptors stays what it is.
+        resident_set();
         self.admin.memory.get_mut().startup = alloc::used();
     }
 
