@@ -96,26 +96,24 @@ impl Cluster {
 
     /// CLUSTER ADDSLOTS and ADDSLOTSRANGE: the slots of all ranges become ours, or, on an error, none.
     pub(crate) fn add_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
-        for slot in self.check_slots(ranges, false)? {
-            self.importing.remove(&slot);
-            self.bind(slot, self.myself);
-        }
+        let slots = self.check_slots(ranges, false)?;
+        self.importing.retain(|slot, _| !slots.contains(*slot));
+        self.bind_all(&slots, self.myself);
         self.slots_changed();
         Ok(())
     }
 
     /// CLUSTER DELSLOTS and DELSLOTSRANGE: the slots of all ranges become unowned, or, on an error, none.
     pub(crate) fn del_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
-        for slot in self.check_slots(ranges, true)? {
-            self.importing.remove(&slot);
-            self.unbind(slot);
-        }
+        let slots = self.check_slots(ranges, true)?;
+        self.importing.retain(|slot, _| !slots.contains(*slot));
+        slots.iter().for_each(|slot| _ = self.unbind(slot));
         self.slots_changed();
         Ok(())
     }
 
-    fn check_slots(&self, ranges: &[(Slot, Slot)], bound: bool) -> Result<Vec<Slot>> {
-        let mut seen = super::SlotSet::default();
+    fn check_slots(&self, ranges: &[(Slot, Slot)], bound: bool) -> Result<SlotSet> {
+        let mut seen = SlotSet::default();
         for slot in slots_in(ranges) {
             match self.owner[usize::from(slot)] {
                 None if bound => return refuse(format!("Slot {slot} is already unassigned")),
@@ -126,7 +124,7 @@ impl Cluster {
                 _ => {}
             }
         }
-        Ok(seen.iter().collect())
+        Ok(seen)
     }
 
     /// CLUSTER FLUSHSLOTS: this node gives up its slots.

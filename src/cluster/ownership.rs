@@ -15,15 +15,32 @@ impl Cluster {
     pub(super) fn bind(&mut self, slot: Slot, key: NodeKey) {
         assert!(self.owner[usize::from(slot)].is_none(), "slot {slot} is bound");
         self.owner[usize::from(slot)] = Some(key);
-        self.owner_changes += 1;
         self.slot_stats.reset(slot);
         self.nodes[key].slots.insert(slot);
-        self.nodes[key].slot_count += 1;
-        if self.nodes[key].slot_count == 1 {
-            self.became_other(key);
+        self.has_gained(key, 1);
+    }
+
+    /// Gives these slots, which nobody has, to a node.
+    pub(super) fn bind_all(&mut self, slots: &SlotSet, key: NodeKey) {
+        for slot in slots.iter() {
+            assert!(self.owner[usize::from(slot)].is_none(), "slot {slot} is bound");
+            self.owner[usize::from(slot)] = Some(key);
+            self.slot_stats.reset(slot);
         }
+        self.nodes[key].slots = self.nodes[key].slots.with(slots);
+        self.has_gained(key, slots.len());
+    }
+
+    /// A node has so many slots more.
+    fn has_gained(&mut self, key: NodeKey, slots: usize) {
+        self.owner_changes += slots as u64;
+        self.nodes[key].slot_count += slots;
+        if slots == 0 || self.nodes[key].slot_count > slots {
+            return;
+        }
+        self.became_other(key);
         // A master's first slot makes it a target of replica migration, if there are replicas at all.
-        if self.nodes[key].slot_count == 1 && self.nodes.iter().any(|(_, n)| n.is_master() && !n.replicas.is_empty()) {
+        if self.nodes.iter().any(|(_, n)| n.is_master() && !n.replicas.is_empty()) {
             self.nodes[key].flags.set(NodeFlags::MIGRATE_TO);
         }
     }
