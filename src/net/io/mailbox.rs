@@ -135,6 +135,10 @@ impl<M> Mailbox<M> {
         more
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.slot().batches.is_empty()
+    }
+
     /// To be asked by the reader before it sleeps. If it may, it is woken by the next message.
     pub(super) fn may_sleep(&self) -> bool {
         let mut slot = self.slot();

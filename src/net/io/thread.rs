@@ -207,6 +207,10 @@ impl IoThread {
         self.reports.take(into)
     }
 
+    pub(crate) fn has_reports(&self) -> bool {
+        !self.reports.is_empty()
+    }
+
     /// To be asked before the main thread sleeps: whether this thread has nothing to tell. It wakes the main thread when it
     /// has.
     pub(crate) fn lets_main_sleep(&self) -> bool {

@@ -120,6 +120,10 @@ impl IoThreads {
         }
     }
 
+    fn has_reports(&self) -> bool {
+        self.threads.iter().any(|thread| thread.has_reports())
+    }
+
     /// Whether the loop may sleep; a report ends its sleep.
     fn let_loop_sleep(&self) -> bool {
         self.held.is_empty() && self.threads.iter().all(|thread| thread.lets_main_sleep())
@@ -349,11 +353,11 @@ impl Server {
         }
     }
 
-    /// The poll of a turn. While the threads are busy, others may run before the loop sleeps, so that there is more to do when
-    /// it wakes: waking costs much more than a request. With reports at hand, the poll itself can wait for a few turns.
+    /// The poll of a turn. While the threads are busy and have nothing at hand, others may run before the loop sleeps, so that it
+    /// need not: waking costs much more than a request. With reports at hand, the poll itself can wait for a few turns.
     pub(crate) fn poll_with_io_threads(&mut self, timeout: Duration) -> io::Result<Vec<Ready>> {
         self.io.post();
-        if self.io.is_busy && !timeout.is_zero() {
+        if self.io.is_busy && !timeout.is_zero() && !self.io.has_reports() {
             std::thread::yield_now();
         }
         let may_sleep = !timeout.is_zero() && self.io.let_loop_sleep();
