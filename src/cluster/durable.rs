@@ -626,10 +626,9 @@ impl Cluster {
         let needed = self.quorum();
         let voters = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter());
         let voters: Vec<NodeId> = voters.map(|(_, n)| n.id).collect();
-        let is_saved = self.durable.proposals.iter().map(|p| self.is_saved(p.change)).collect::<Vec<_>>();
-        for (proposal, is_saved) in self.durable.proposals.iter_mut().zip(is_saved) {
+        for proposal in &mut self.durable.proposals {
             let accepted = voters.iter().filter(|id| proposal.accepted.contains(id)).count();
-            proposal.stands = proposal.is_told && is_saved && accepted + 1 >= needed;
+            proposal.stands = proposal.is_told && self.saving.has(proposal.change) && accepted + 1 >= needed;
         }
         if let Some(at) = self.durable.proposals.iter().rposition(|p| p.stands) {
             self.durable.proposals.drain(..at);

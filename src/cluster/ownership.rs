@@ -13,22 +13,22 @@ impl Cluster {
 
     /// Gives an unbound slot to a node. Panics if it is bound.
     pub(super) fn bind(&mut self, slot: Slot, key: NodeKey) {
-        assert!(self.owner[usize::from(slot)].is_none(), "slot {slot} is bound");
-        self.owner[usize::from(slot)] = Some(key);
-        self.slot_stats.reset(slot);
+        self.set_owner(slot, key);
         self.nodes[key].slots.insert(slot);
         self.has_gained(key, 1);
     }
 
     /// Gives these slots, which nobody has, to a node.
     pub(super) fn bind_all(&mut self, slots: &SlotSet, key: NodeKey) {
-        for slot in slots.iter() {
-            assert!(self.owner[usize::from(slot)].is_none(), "slot {slot} is bound");
-            self.owner[usize::from(slot)] = Some(key);
-            self.slot_stats.reset(slot);
-        }
+        slots.iter().for_each(|slot| self.set_owner(slot, key));
         self.nodes[key].slots = self.nodes[key].slots.with(slots);
         self.has_gained(key, slots.len());
+    }
+
+    fn set_owner(&mut self, slot: Slot, key: NodeKey) {
+        assert!(self.owner[usize::from(slot)].is_none(), "slot {slot} is bound");
+        self.owner[usize::from(slot)] = Some(key);
+        self.slot_stats.reset(slot);
     }
 
     /// A node has so many slots more.

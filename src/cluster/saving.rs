@@ -47,6 +47,13 @@ pub(super) struct Saving {
     began_ms: i64,
 }
 
+impl Saving {
+    /// Whether a change is on disk.
+    pub(super) fn has(&self, change: u64) -> bool {
+        change <= self.on_disk
+    }
+}
+
 /// What is to be written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ToSave {
@@ -98,7 +105,7 @@ impl Cluster {
         self.to_save.claims = true;
     }
 
-    /// For what is told by [`Cluster::once_saved`]. The number of the change, see [`Cluster::is_saved`].
+    /// For what is told by [`Cluster::once_saved`]. The number of the change, see [`Saving::has`].
     pub(super) fn save_to_tell(&mut self) -> u64 {
         self.saving.latest += 1;
         self.to_save.told = true;
@@ -110,13 +117,9 @@ impl Cluster {
         let before = self.actions.len();
         say(self);
         let latest = self.saving.latest;
-        if !self.is_saved(latest) {
+        if !self.saving.has(latest) {
             self.saving.waiting.extend(self.actions.drain(before..).map(|action| (latest, action)));
         }
-    }
-
-    pub(super) fn is_saved(&self, change: u64) -> bool {
-        change <= self.saving.on_disk
     }
 
     /// Whether something is to be written before anything else is done.
@@ -146,7 +149,7 @@ impl Cluster {
             self.wake_at(due_ms);
         } else {
             let number = self.saving.latest;
-            let fsync = self.to_save.told || self.to_save.claims || !self.is_saved(number);
+            let fsync = self.to_save.told || self.to_save.claims || !self.saving.has(number);
             // One that is not synced is no file to wait for.
             let number = if fsync { number } else { self.saving.on_disk };
             self.to_save = ToSave::default();
@@ -159,7 +162,7 @@ impl Cluster {
     }
 
     fn save_at_once(&mut self, env: &Env) -> Vec<Action> {
-        let fsync = self.to_save.synced || self.to_save.told || !self.is_saved(self.saving.latest);
+        let fsync = self.to_save.synced || self.to_save.told || !self.saving.has(self.saving.latest);
         self.to_save = ToSave::default();
         self.saving.began_ms = env.now_ms;
         self.saving.on_disk = self.saving.latest;
@@ -197,7 +200,7 @@ impl Cluster {
     }
 
     fn note_if_all_is_saved(&mut self) {
-        if self.is_saved(self.saving.latest) {
+        if self.saving.has(self.saving.latest) {
             self.note_saved_lineage(self.data_lineage());
         }
     }

@@ -565,8 +565,7 @@ impl Sim {
         if let Some(until_ms) = self.late_until(no) {
             return self.at(until_ms, Event::Written(no, number, restarts));
         }
-        self.put_written_in_place(no);
-        self.step(no, |c, env| c.on_config_written(number, env));
+        self.written_in_turn(no, number);
     }
 
     /// Unless a later one is there already.

@@ -14,7 +14,7 @@ fn login(secret: &[u8]) -> Vec<u8> {
 
 impl Cluster {
     /// The node at the other end of the job's links.
-    fn other_side(&self, at: usize) -> Option<NodeKey> {
+    pub(super) fn other_side(&self, at: usize) -> Option<NodeKey> {
         let job = &self.jobs.list[at];
         let node = if job.is_export { job.target } else { job.source };
         self.nodes.find(&node?)

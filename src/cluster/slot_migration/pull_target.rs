@@ -293,10 +293,6 @@ impl Cluster {
 
     // ---- both links, until they are clients ----
 
-    fn source_key(&self, at: usize) -> Option<NodeKey> {
-        self.jobs.list[at].source.and_then(|id| self.nodes.find(&id))
-    }
-
     pub(super) fn on_pull_connected(&mut self, at: usize, channel: Channel, auth: Option<Vec<u8>>, env: &Env) {
         if self.break_on_purpose(at, env) {
             return;
@@ -338,7 +334,7 @@ impl Cluster {
     }
 
     fn is_source_ours(&self, at: usize) -> bool {
-        self.source_key(at).is_none_or(|key| self.nodes[key].secret.is_none())
+        self.other_side(at).is_none_or(|key| self.nodes[key].secret.is_none())
     }
 
     fn send_sync(&mut self, at: usize, env: &Env) {
@@ -419,7 +415,7 @@ impl Cluster {
     }
 
     fn open_snapshot_link(&mut self, at: usize, env: &Env) {
-        let Some(source) = self.source_key(at) else {
+        let Some(source) = self.other_side(at) else {
             return self.fail_pull_link(at, Channel::Snapshot, "the source is not known any more", env);
         };
         self.jobs.list[at].pull.channel = ChannelState::Connecting;
