@@ -100,13 +100,23 @@ impl Output {
         self.cur = cur;
     }
 
+    /// How much may be added to what waits before a chunk is made of it, bytes: as much as waits already, so that much of
+    /// it is few chunks.
+    fn append_size(&self) -> usize {
+        self.buffer_size.max(self.chunk_bytes.min(MAX_BUFFER_BYTES))
+    }
+
     /// Makes a chunk of what is in `cur` if it has at least `at_least` bytes; it goes after everything that is there.
     pub(crate) fn set_aside(&mut self, cur: &mut Reply, at_least: usize) {
         if cur.buf.len() < at_least {
             return;
         }
         // The next reply is perhaps as large: it is not to leave much room in a chunk of its own, which `settle` would move.
-        let next_size = self.buffer_size.min(cur.buf.len() + NEXT_ROOM);
+        self.make_chunk(cur, self.buffer_size.min(cur.buf.len() + NEXT_ROOM));
+    }
+
+    /// Makes a chunk of `cur`, which gets so many bytes for what comes next.
+    fn make_chunk(&mut self, cur: &mut Reply, next_size: usize) {
         let full = std::mem::replace(&mut cur.buf, Vec::with_capacity(next_size));
         self.chunk_bytes += full.len();
         self.chunk_capacity += full.capacity();
@@ -138,10 +148,18 @@ impl Output {
 
     /// Adds bytes after everything that is there.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        self.cur.raw(bytes);
-        if self.cur.buf.len() > self.buffer_size {
-            self.roll();
+        let size = self.append_size();
+        if self.cur.buf.len() + bytes.len() <= size {
+            self.cur.raw(bytes);
+            return;
         }
+        let mut cur = std::mem::take(&mut self.cur);
+        if !cur.buf.is_empty() {
+            self.make_chunk(&mut cur, size);
+        }
+        cur.raw(bytes);
+        self.set_aside(&mut cur, size + 1);
+        self.cur = cur;
     }
 
     /// The same, without a copy.
@@ -336,6 +354,17 @@ mod tests {
         out.settle();
         assert_eq!(places(&out)[1..], before[1..]);
         assert!(out.chunks.iter().all(|c| c.capacity() < 10_200), "{}", out.chunk_capacity);
+    }
+
+    #[test]
+    fn what_is_added_bit_by_bit_waits_in_few_chunks_that_are_full() {
+        let mut out = Output::default();
+        for _ in 0..2000 {
+            out.append(&[b'x'; 60]);
+        }
+        assert_eq!(out.pending(), 120_000);
+        assert!(out.chunk_count() <= 12, "{}", out.chunk_count());
+        assert!(out.chunk_capacity <= out.chunk_bytes * 21 / 20, "{} of {}", out.chunk_bytes, out.chunk_capacity);
     }
 
     proptest! {

@@ -39,6 +39,7 @@ impl Reply {
         Reply { buf, ..Reply::default() }
     }
 
+    #[inline]
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.buf.extend_from_slice(bytes);
     }

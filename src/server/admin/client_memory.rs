@@ -224,6 +224,9 @@ impl Server {
             return false;
         }
         let (over, since) = over_limit(self, c, now_ms);
+        if !over && since == c.soft_limit_since_ms {
+            return false;
+        }
         if over {
             self.close_over_limit(id);
         }
