@@ -89,7 +89,9 @@ impl Link {
     /// Memory of its buffers, in bytes.
     pub(crate) fn mem_bytes(&self) -> usize {
         let far = match &self.conn {
-            Some(Conn::Far(far)) => far.mem_bytes(),
+            // What the reply buffer held costs nothing of its own on its way: the buffer counts as a whole. So it makes no
+            // difference how quick the thread was.
+            Some(Conn::Far(far)) => far.received_mem() + far.unwritten().saturating_sub(self.out.buffer_size()),
             _ => 0,
         };
         self.query_room().1 + self.argv_bytes + self.out.mem_bytes() + far

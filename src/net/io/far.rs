@@ -119,9 +119,9 @@ impl Far {
         self.thread.order(Order::Nodelay { client: self.client, on });
     }
 
-    /// Memory of what came and was not taken, and of what was not written as far as that is known, bytes.
-    pub(crate) fn mem_bytes(&self) -> usize {
-        self.received.capacity() + self.unwritten()
+    /// Memory of what came and was not taken, bytes.
+    pub(crate) fn received_mem(&self) -> usize {
+        self.received.capacity()
     }
 
     /// Bytes that were handed over and are not written, as far as that is known.

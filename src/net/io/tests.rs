@@ -1,7 +1,8 @@
 //! Threads with sockets, and a main thread of the test: bytes in order, limits, moves and ends.
 
 use super::{Batch, Far, Home, IoThread, Report};
-use crate::net::{ClientId, Conn};
+use crate::net::output::MIN_BUFFER_BYTES;
+use crate::net::{ClientId, Conn, Link};
 use mio::{Poll, Token, Waker};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -291,4 +292,20 @@ fn a_link_can_be_called_home_at_once() {
     socket.read_exact(&mut got).unwrap();
     assert_eq!(got, b"before and after");
     main.stop();
+}
+
+#[test]
+fn a_short_reply_costs_the_same_before_and_after_it_was_written() {
+    let (mut main, _peer) = Main::new(1);
+    let far = main.far.take().unwrap();
+    let mut link = Link { conn: Some(Conn::Far(far)), ..Link::default() };
+    let idle = link.mem_bytes();
+    let mut send = |bytes: usize| {
+        let Some(Conn::Far(far)) = &mut link.conn else { unreachable!() };
+        // The thread hears of it when it is posted.
+        assert_eq!(far.write_vectored(&[IoSlice::new(&vec![b'x'; bytes])]).unwrap(), bytes);
+        link.mem_bytes()
+    };
+    assert_eq!(send(100), idle);
+    assert_eq!(send(10_000), idle + 10_100 - MIN_BUFFER_BYTES);
 }
