@@ -3,11 +3,12 @@
 //! Works on a server that does not change meanwhile: in a child process, or in the loop's thread for SAVE.
 
 use crate::config::MaxmemoryPolicy;
-use crate::persist::as_commands::{Place, put_command, put_entry};
+use crate::persist::as_commands::{Place, put_entry};
 use crate::persist::child::Reporter;
 use crate::persist::load::{SLOT_IMPORT, SLOT_TASK};
 use crate::persist::rdb::{AuxInfo, Writer};
 use crate::persist::snapshot::{FLUSH_AT, SnapshotOptions, debug_delay, now_s, value_view};
+use crate::resp::encode::put_command;
 use crate::server::Server;
 use crate::sys::alloc;
 use crate::sys::build::REDIS_VERSION;
