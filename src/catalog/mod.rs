@@ -3,6 +3,7 @@
 
 pub(crate) mod error;
 pub(crate) mod latency_counts;
+mod reply;
 pub mod row;
 pub mod table;
 

@@ -243,6 +243,27 @@ impl Group {
             Group::Bitmap => "bitmap",
         }
     }
+
+    /// The ACL category of this group's commands, if they have one.
+    const fn category(self) -> u32 {
+        match self {
+            Group::Generic => cat::KEYSPACE,
+            Group::String => cat::STRING,
+            Group::List => cat::LIST,
+            Group::Set => cat::SET,
+            Group::SortedSet => cat::SORTEDSET,
+            Group::Hash => cat::HASH,
+            Group::Transactions => cat::TRANSACTION,
+            Group::Connection => cat::CONNECTION,
+            Group::Scripting => cat::SCRIPTING,
+            Group::Hyperloglog => cat::HYPERLOGLOG,
+            Group::Geo => cat::GEO,
+            Group::Stream => cat::STREAM,
+            Group::Bitmap => cat::BITMAP,
+            // Those of the first have theirs by a flag.
+            Group::Pubsub | Group::Server | Group::Cluster => 0,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,24 +312,55 @@ pub struct Arg {
     pub args: &'static [Arg],
 }
 
-/// Starts the description of an argument; the methods below refine it.
-pub(crate) const fn arg(name: &'static str, kind: ArgKind) -> Arg {
-    Arg {
-        name,
-        kind,
-        display: None,
-        token: None,
-        key_spec: None,
-        since: None,
-        deprecated_since: None,
-        optional: false,
-        multiple: false,
-        multiple_token: false,
-        args: &[],
-    }
-}
-
 impl Arg {
+    const fn new(name: &'static str, kind: ArgKind) -> Arg {
+        Arg {
+            name,
+            kind,
+            display: None,
+            token: None,
+            key_spec: None,
+            since: None,
+            deprecated_since: None,
+            optional: false,
+            multiple: false,
+            multiple_token: false,
+            args: &[],
+        }
+    }
+
+    /// A key, of the key specification with this index.
+    pub(crate) const fn key(name: &'static str, spec: u8) -> Arg {
+        Arg::new(name, ArgKind::Key).spec(spec)
+    }
+    pub(crate) const fn string(name: &'static str) -> Arg {
+        Arg::new(name, ArgKind::String)
+    }
+    pub(crate) const fn integer(name: &'static str) -> Arg {
+        Arg::new(name, ArgKind::Integer)
+    }
+    pub(crate) const fn double(name: &'static str) -> Arg {
+        Arg::new(name, ArgKind::Double)
+    }
+    pub(crate) const fn pattern(name: &'static str) -> Arg {
+        Arg::new(name, ArgKind::Pattern)
+    }
+    pub(crate) const fn unix_time(name: &'static str) -> Arg {
+        Arg::new(name, ArgKind::UnixTime)
+    }
+    /// A word that stands for itself.
+    pub(crate) const fn word(name: &'static str, token: &'static str) -> Arg {
+        Arg::new(name, ArgKind::PureToken).token(token)
+    }
+    /// One of some arguments, see `of`.
+    pub(crate) const fn one_of(name: &'static str) -> Arg {
+        Arg::new(name, ArgKind::OneOf)
+    }
+    /// Arguments that stand together, see `of`.
+    pub(crate) const fn block(name: &'static str) -> Arg {
+        Arg::new(name, ArgKind::Block)
+    }
+
     pub(crate) const fn token(mut self, token: &'static str) -> Arg {
         self.token = Some(token);
         self
@@ -345,6 +397,25 @@ impl Arg {
         self.args = args;
         self
     }
+
+    /// The smallest and the largest number of words that it may be.
+    fn counts(&self) -> (usize, usize) {
+        let parts = self.args.iter().map(Arg::counts);
+        let (mut least, mut most) = match self.kind {
+            ArgKind::OneOf => parts.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default(),
+            ArgKind::Block => total(parts),
+            ArgKind::PureToken => (0, 0),
+            _ => (1, 1),
+        };
+        if self.token.is_some() {
+            (least, most) = total([(least, most), (1, 1)]);
+        }
+        (if self.optional { 0 } else { least }, if self.multiple { usize::MAX } else { most })
+    }
+}
+
+fn total(counts: impl IntoIterator<Item = (usize, usize)>) -> (usize, usize) {
+    counts.into_iter().fold((0, 0), |sum, (least, most)| (sum.0 + least, sum.1.saturating_add(most)))
 }
 
 /// A command, or a subcommand (named `container|sub`). `F` is the type of function that it runs; without one, the row
@@ -352,9 +423,9 @@ impl Arg {
 #[derive(Debug)]
 pub struct Command<F: 'static = ()> {
     pub name: &'static str,
-    /// `None` for a container that needs a subcommand.
+    /// `None` for a container, which needs a subcommand.
     pub(crate) run: Option<F>,
-    /// Number of arguments with the name; negative: at least that many.
+    /// Number of arguments with the name; negative: at least that many. 0 in a row: as `args` says.
     pub arity: i32,
     pub flags: u32,
     /// Categories beyond those that the flags imply (`Command::categories` gives all).
@@ -376,8 +447,8 @@ pub struct Command<F: 'static = ()> {
     pub(crate) subcommands: &'static [Command<F>],
 }
 
-impl<F> Command<F> {
-    /// Defaults for the fields that a row leaves out.
+/// The row of a command of a group, which is `O(1)` and has been there since 1.0.0 if the methods say nothing else.
+impl<F: Copy> Command<F> {
     pub(crate) const ROW: Command<F> = Command {
         name: "",
         run: None,
@@ -388,7 +459,7 @@ impl<F> Command<F> {
         get_keys: None,
         group: Group::Generic,
         since: "1.0.0",
-        complexity: "",
+        complexity: "O(1)",
         summary: "",
         tips: &[],
         history: &[],
@@ -397,9 +468,90 @@ impl<F> Command<F> {
         subcommands: &[],
     };
 
+    pub(crate) const fn new(group: Group, name: &'static str, run: F) -> Self {
+        Command { name, run: Some(run), group, acl: group.category(), ..Self::ROW }
+    }
+
+    /// A command that does nothing without a subcommand.
+    pub(crate) const fn container(group: Group, name: &'static str) -> Self {
+        Command { name, group, arity: -2, complexity: "Depends on the subcommand.", ..Self::ROW }
+    }
+
+    /// The row of the same command under another name.
+    pub(crate) const fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+    pub(crate) const fn run(mut self, run: F) -> Self {
+        self.run = Some(run);
+        self
+    }
+    /// Where the arguments as they are described do not tell it.
+    pub(crate) const fn arity(mut self, arity: i32) -> Self {
+        self.arity = arity;
+        self
+    }
+    pub(crate) const fn flags(mut self, flags: u32) -> Self {
+        self.flags = flags;
+        self
+    }
+    /// In place of the group's category.
+    pub(crate) const fn acl(mut self, categories: u32) -> Self {
+        self.acl = categories;
+        self
+    }
+    pub(crate) const fn keys(mut self, keys: &'static [KeySpec]) -> Self {
+        self.keys = keys;
+        self
+    }
+    pub(crate) const fn get_keys(mut self, find: GetKeysFn) -> Self {
+        self.get_keys = Some(find);
+        self
+    }
+    pub(crate) const fn since(mut self, version: &'static str) -> Self {
+        self.since = version;
+        self
+    }
+    pub(crate) const fn complexity(mut self, text: &'static str) -> Self {
+        self.complexity = text;
+        self
+    }
+    pub(crate) const fn summary(mut self, text: &'static str) -> Self {
+        self.summary = text;
+        self
+    }
+    pub(crate) const fn tips(mut self, tips: &'static [&'static str]) -> Self {
+        self.tips = tips;
+        self
+    }
+    pub(crate) const fn history(mut self, versions: &'static [&'static str]) -> Self {
+        self.history = versions;
+        self
+    }
+    pub(crate) const fn deprecated(mut self, since: &'static str, replaced_by: &'static str) -> Self {
+        self.deprecated = Some((since, replaced_by));
+        self
+    }
+    pub(crate) const fn args(mut self, args: &'static [Arg]) -> Self {
+        self.args = args;
+        self
+    }
+    pub(crate) const fn subcommands(mut self, rows: &'static [Self]) -> Self {
+        self.subcommands = rows;
+        self
+    }
+
     /// The name without its container: `set` of `config|set`.
     pub(crate) fn sub_name(&self) -> &'static str {
         self.name.rsplit('|').next().unwrap_or(self.name)
+    }
+
+    fn arity_of_args(&self) -> i32 {
+        let names = if self.name.contains('|') { 2 } else { 1 };
+        match total(self.args.iter().map(Arg::counts)) {
+            (least, most) if least == most => names + least as i32,
+            (least, _) => -(names + least as i32),
+        }
     }
 
     /// These rows without their functions. The memory is never freed: call it once for each list of rows.
@@ -407,7 +559,7 @@ impl<F> Command<F> {
         let described = |row: &Command<F>| Command {
             name: row.name,
             run: row.run.as_ref().map(|_| ()),
-            arity: row.arity,
+            arity: if row.arity == 0 { row.arity_of_args() } else { row.arity },
             flags: row.flags,
             acl: row.acl,
             keys: row.keys,

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::net::tls::{ToolOptions, WaitingStream};
+use crate::resp::encode::{put_arg, put_header};
 use crate::resp::reply_reader::{Reply, ReplyError, ReplyReader};
 
 /// Seconds of silence after which the kernel probes the peer, so that a dead server is noticed
@@ -76,17 +77,11 @@ pub(crate) fn describe(error: &io::Error) -> String {
     }
 }
 
-/// A command in the form servers read: an array of bulk strings.
+/// A command in the form servers read.
 pub(crate) fn encode_command<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
-    let payload: usize = args.iter().map(|a| a.as_ref().len() + 16).sum();
-    let mut out = Vec::with_capacity(payload + 16);
-    let _ = write!(out, "*{}\r\n", args.len());
-    for arg in args {
-        let arg = arg.as_ref();
-        let _ = write!(out, "${}\r\n", arg.len());
-        out.extend_from_slice(arg);
-        out.extend_from_slice(b"\r\n");
-    }
+    let mut out = Vec::with_capacity(args.iter().map(|arg| arg.as_ref().len() + 16).sum::<usize>() + 16);
+    put_header(&mut out, args.len());
+    args.iter().for_each(|arg| put_arg(&mut out, arg.as_ref()));
     out
 }
 

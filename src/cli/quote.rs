@@ -3,13 +3,17 @@
 //! The line syntax is that of Redis configuration files and of the inline protocol: words separated by blanks, `"..."`
 //! with escapes (`\n \r \t \b \a \xHH`), `'...'` with only `\'`.
 
+use crate::config::words;
+
+pub(crate) use crate::config::words::quote as quoted;
+pub(crate) use crate::structs::bytes::append_quoted as push_quoted;
+
 /// The line can not be split: a quote is open, or text follows a closing quote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unbalanced;
 
 pub(crate) fn split_args(line: &[u8]) -> Result<Vec<Vec<u8>>, Unbalanced> {
-    let args = crate::resp::split_args(line).ok_or(Unbalanced)?;
-    Ok(args.as_args().iter().map(<[u8]>::to_vec).collect())
+    words::split(line).ok_or(Unbalanced)
 }
 
 /// Reads text that must be exactly one argument.
@@ -19,31 +23,6 @@ pub(crate) fn unquote(text: &[u8]) -> Option<Vec<u8>> {
         1 => args.pop(),
         _ => None,
     }
-}
-
-/// Appends `text` in double quotes, with everything escaped that is not printable ASCII.
-pub(crate) fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
-    out.push(b'"');
-    for &byte in text {
-        match byte {
-            b'\\' | b'"' => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x07 => out.extend_from_slice(b"\\a"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x20..=0x7e => out.push(byte),
-            _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
-        }
-    }
-    out.push(b'"');
-}
-
-/// [`push_quoted`] into a new buffer.
-pub(crate) fn quoted(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + 2);
-    push_quoted(&mut out, text);
-    out
 }
 
 #[cfg(test)]

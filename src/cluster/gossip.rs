@@ -77,53 +77,45 @@ impl Cluster {
                 self.take_in_header(key, &header, env);
             }
         }
-        match packet.body {
-            Body::Ping { kind, gossip, extensions } => {
+        match (packet.body, sender) {
+            (Body::Ping { kind, gossip, extensions }, _) => {
                 self.on_ping(link, sender, kind, &header, &gossip, &extensions, env);
             }
-            Body::Fail(id) => self.on_fail(sender, &header, id, env),
-            Body::Publish { sharded, channel, message } => {
-                if sender.is_some() {
-                    self.actions.push(Action::Deliver {
-                        sharded,
-                        channel: channel.to_vec(),
-                        message: message.to_vec(),
-                    });
-                }
+            (Body::Fail(id), _) => self.on_fail(sender, &header, id, env),
+            (Body::Unknown(number), _) => log::warn!("Received unknown packet type: {number}"),
+            // The others count from nodes that are known.
+            (_, None) => {}
+            (Body::Publish { sharded, channel, message }, Some(_)) => {
+                self.actions.push(Action::Deliver { sharded, channel: channel.to_vec(), message: message.to_vec() });
             }
-            Body::AuthRequest => {
-                if let Some(sender) = sender {
-                    self.on_vote_request(sender, &header, env);
-                }
-            }
-            Body::AuthAck => {
-                if let Some(sender) = sender {
-                    self.on_vote(sender, &header, env);
-                }
-            }
-            Body::Update { config_epoch, node, slots } => {
-                if let (Some(_), Some(about)) = (sender, self.nodes.find(&node)) {
+            (Body::AuthRequest, Some(sender)) => self.on_vote_request(sender, &header, env),
+            (Body::AuthAck, Some(sender)) => self.on_vote(sender, &header, env),
+            (Body::Update { config_epoch, node, slots }, Some(_)) => {
+                if let Some(about) = self.nodes.find(&node) {
                     self.on_update(about, config_epoch, &slots, env);
                 }
             }
-            Body::MfStart => {
-                if let Some(sender) = sender {
-                    self.on_mf_start(link, sender, &header, env);
-                }
+            (Body::MfStart, Some(sender)) => self.on_mf_start(link, sender, &header, env),
+            (Body::Module { module_id, kind, payload }, Some(sender)) => {
+                self.on_module_message(sender, (module_id, kind, payload), env);
             }
-            Body::Module { module_id: durable::MODULE_ID, kind, payload } => {
-                if let (Some(sender), Some(message)) = (sender, Message::decode(kind, payload)) {
+        }
+    }
+
+    /// There are no modules: what comes under these ids is from nodes of our kind.
+    fn on_module_message(&mut self, sender: NodeKey, (module_id, kind, payload): (u64, u8, &[u8]), env: &Env) {
+        match module_id {
+            durable::MODULE_ID => {
+                if let Some(message) = Message::decode(kind, payload) {
                     self.on_durable_message(sender, message, env);
                 }
             }
-            Body::Module { module_id: forming::MODULE_ID, kind, payload } => {
-                if let (Some(sender), Some(message)) = (sender, forming::Message::decode(kind, payload)) {
+            forming::MODULE_ID => {
+                if let Some(message) = forming::Message::decode(kind, payload) {
                     self.on_forming_message(sender, message, env);
                 }
             }
-            // There are no modules to deliver it to.
-            Body::Module { .. } => {}
-            Body::Unknown(number) => log::warn!("Received unknown packet type: {number}"),
+            _ => {}
         }
     }
 

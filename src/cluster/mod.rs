@@ -240,7 +240,6 @@ pub(crate) struct Env<'a> {
     pub(crate) master_link_up: bool,
     /// The id of the stream that the offset is one of; `None` if there is no offset to speak of.
     pub(crate) stream: Option<[u8; 40]>,
-    /// Whether there are keys at all.
     pub(crate) has_keys: bool,
     /// Whether what a reply tells of is on disk (`appendfsync always`).
     pub(crate) syncs_replies: bool,
@@ -593,7 +592,6 @@ impl Cluster {
 
     // ---- what the server asks in passing ----
 
-    /// This node.
     pub(crate) fn myself(&self) -> &Node {
         &self.nodes[self.myself]
     }
@@ -656,7 +654,6 @@ impl Cluster {
         self.last_vote_epoch
     }
 
-    /// The owner of a slot.
     pub(crate) fn owner_of(&self, slot: Slot) -> Option<NodeKey> {
         self.owner[usize::from(slot)]
     }

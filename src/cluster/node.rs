@@ -217,7 +217,6 @@ pub(crate) struct Node {
     pub(crate) voted_ms: i64,
     /// The replica of this master that we voted for.
     pub(crate) voted_for: Option<NodeId>,
-    /// The epoch of that vote.
     pub(crate) voted_epoch: u64,
     /// When we sent the latest ping that it answered with a grant (see `lease`).
     pub(crate) granted_ms: i64,

@@ -207,7 +207,6 @@ impl Seal {
         matches!(self.stage, Stage::Plain)
     }
 
-    /// Bytes that are held.
     pub(crate) fn held_bytes(&self) -> usize {
         self.held.iter().flatten().map(|packet| packet.len()).sum()
     }

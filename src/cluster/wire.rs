@@ -206,7 +206,6 @@ pub(crate) enum Body<'a> {
         gossip: Vec<Gossip>,
         extensions: Vec<Extension>,
     },
-    /// The node that failed.
     Fail(NodeId),
     /// A published message.
     Publish {
@@ -375,18 +374,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
             let (channel, message) = data[8..].split_at(channel_len);
             Body::Publish { sharded: kind == PacketType::PublishShard, channel, message }
         }
-        Some(PacketType::AuthRequest) => {
-            exactly(HEADER_LEN)?;
-            Body::AuthRequest
-        }
-        Some(PacketType::AuthAck) => {
-            exactly(HEADER_LEN)?;
-            Body::AuthAck
-        }
-        Some(PacketType::MfStart) => {
-            exactly(HEADER_LEN)?;
-            Body::MfStart
-        }
+        Some(PacketType::AuthRequest) => exactly(HEADER_LEN).map(|()| Body::AuthRequest)?,
+        Some(PacketType::AuthAck) => exactly(HEADER_LEN).map(|()| Body::AuthAck)?,
+        Some(PacketType::MfStart) => exactly(HEADER_LEN).map(|()| Body::MfStart)?,
         Some(PacketType::Update) => {
             exactly(HEADER_LEN + UPDATE_LEN)?;
             Body::Update {

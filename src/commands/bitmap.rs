@@ -9,174 +9,118 @@ use crate::structs::numbers::parse_i64;
 use std::borrow::Cow;
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "bitcount",
-        run: Some(bitcount),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::BITMAP,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Bitmap,
-        since: "2.6.0",
-        complexity: "O(N) where N is the length of the range.",
-        summary: "Counts the bits that are set in a string.",
-        history: &["7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("range", ArgKind::Block).optional().of(&[
-                arg("start", ArgKind::Integer),
-                arg("end", ArgKind::Integer),
-                arg("unit", ArgKind::OneOf)
-                    .since("7.0.0")
-                    .optional()
-                    .of(&[arg("byte", ArgKind::PureToken).token("BYTE"), arg("bit", ArgKind::PureToken).token("BIT")]),
+    command(Group::Bitmap, "bitcount", bitcount)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::block("range").optional().of(&[
+                Arg::integer("start"),
+                Arg::integer("end"),
+                Arg::one_of("unit").since("7.0.0").optional().of(&[Arg::word("byte", "BYTE"), Arg::word("bit", "BIT")]),
             ]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "bitfield",
-        get_keys: Some(bitfield_keys),
-        run: Some(bitfield),
-        arity: -2,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::BITMAP,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS, 1, 0, 1)
-            .notes("This command allows both access and modification of the key")],
-        group: Group::Bitmap,
-        since: "3.2.0",
-        complexity: "O(1) for each operation.",
-        summary: "Reads and changes integers of any width within a string.",
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("operation", ArgKind::OneOf).optional().multiple().of(&[
-                arg("get-block", ArgKind::Block)
-                    .token("GET")
-                    .of(&[arg("encoding", ArgKind::String), arg("offset", ArgKind::Integer)]),
-                arg("write", ArgKind::Block).of(&[
-                    arg("overflow-block", ArgKind::OneOf).token("OVERFLOW").optional().of(&[
-                        arg("wrap", ArgKind::PureToken).token("WRAP"),
-                        arg("sat", ArgKind::PureToken).token("SAT"),
-                        arg("fail", ArgKind::PureToken).token("FAIL"),
+        ])
+        .since("2.6.0")
+        .history(&["7.0.0"])
+        .complexity("O(N) where N is the length of the range.")
+        .summary("Counts the bits that are set in a string."),
+    command(Group::Bitmap, "bitfield", bitfield)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS, 1, 0, 1)
+            .notes("This command allows both access and modification of the key")])
+        .get_keys(bitfield_keys)
+        .args(&[
+            Arg::key("key", 0),
+            Arg::one_of("operation").optional().multiple().of(&[
+                Arg::block("get-block").token("GET").of(&[Arg::string("encoding"), Arg::integer("offset")]),
+                Arg::block("write").of(&[
+                    Arg::one_of("overflow-block").token("OVERFLOW").optional().of(&[
+                        Arg::word("wrap", "WRAP"),
+                        Arg::word("sat", "SAT"),
+                        Arg::word("fail", "FAIL"),
                     ]),
-                    arg("write-operation", ArgKind::OneOf).of(&[
-                        arg("set-block", ArgKind::Block).token("SET").of(&[
-                            arg("encoding", ArgKind::String),
-                            arg("offset", ArgKind::Integer),
-                            arg("value", ArgKind::Integer),
+                    Arg::one_of("write-operation").of(&[
+                        Arg::block("set-block").token("SET").of(&[
+                            Arg::string("encoding"),
+                            Arg::integer("offset"),
+                            Arg::integer("value"),
                         ]),
-                        arg("incrby-block", ArgKind::Block).token("INCRBY").of(&[
-                            arg("encoding", ArgKind::String),
-                            arg("offset", ArgKind::Integer),
-                            arg("increment", ArgKind::Integer),
+                        Arg::block("incrby-block").token("INCRBY").of(&[
+                            Arg::string("encoding"),
+                            Arg::integer("offset"),
+                            Arg::integer("increment"),
                         ]),
                     ]),
                 ]),
             ]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "bitfield_ro",
-        run: Some(bitfield_ro),
-        arity: -2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::BITMAP,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Bitmap,
-        since: "6.0.0",
-        complexity: "O(1) for each operation.",
-        summary: "Reads integers of any width within a string.",
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("get-block", ArgKind::Block)
+        ])
+        .since("3.2.0")
+        .complexity("O(1) for each operation.")
+        .summary("Reads and changes integers of any width within a string."),
+    command(Group::Bitmap, "bitfield_ro", |ctx, args| run_ops(ctx, args, true))
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::block("get-block")
                 .token("GET")
                 .optional()
                 .multiple()
                 .multiple_token()
-                .of(&[arg("encoding", ArgKind::String), arg("offset", ArgKind::Integer)]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "bitop",
-        run: Some(bitop),
-        arity: -4,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::BITMAP,
-        keys: &[KeySpec::range(key::OW | key::UPDATE, 2, 0, 1), KeySpec::range(key::RO | key::ACCESS, 3, -1, 1)],
-        group: Group::Bitmap,
-        since: "2.6.0",
-        complexity: "O(N) where N is the length of the longest string.",
-        summary: "Combines strings bit by bit and stores the result.",
-        args: &[
-            arg("operation", ArgKind::OneOf).of(&[
-                arg("and", ArgKind::PureToken).token("AND"),
-                arg("or", ArgKind::PureToken).token("OR"),
-                arg("xor", ArgKind::PureToken).token("XOR"),
-                arg("not", ArgKind::PureToken).token("NOT"),
+                .of(&[Arg::string("encoding"), Arg::integer("offset")]),
+        ])
+        .since("6.0.0")
+        .complexity("O(1) for each operation.")
+        .summary("Reads integers of any width within a string."),
+    command(Group::Bitmap, "bitop", bitop)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::OW | key::UPDATE, 2, 0, 1), KeySpec::range(key::RO | key::ACCESS, 3, -1, 1)])
+        .args(&[
+            Arg::one_of("operation").of(&[
+                Arg::word("and", "AND"),
+                Arg::word("or", "OR"),
+                Arg::word("xor", "XOR"),
+                Arg::word("not", "NOT"),
             ]),
-            arg("destkey", ArgKind::Key).spec(0),
-            arg("key", ArgKind::Key).spec(1).multiple(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "bitpos",
-        run: Some(bitpos),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::BITMAP,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Bitmap,
-        since: "2.8.7",
-        complexity: "O(N) where N is the length of the range.",
-        summary: "Finds the first bit of a string that is set, or is not.",
-        history: &["7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("bit", ArgKind::Integer),
-            arg("range", ArgKind::Block).optional().of(&[
-                arg("start", ArgKind::Integer),
-                arg("end-unit-block", ArgKind::Block).optional().of(&[
-                    arg("end", ArgKind::Integer),
-                    arg("unit", ArgKind::OneOf).since("7.0.0").optional().of(&[
-                        arg("byte", ArgKind::PureToken).token("BYTE"),
-                        arg("bit", ArgKind::PureToken).token("BIT"),
-                    ]),
+            Arg::key("destkey", 0),
+            Arg::key("key", 1).multiple(),
+        ])
+        .since("2.6.0")
+        .complexity("O(N) where N is the length of the longest string.")
+        .summary("Combines strings bit by bit and stores the result."),
+    command(Group::Bitmap, "bitpos", bitpos)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::integer("bit"),
+            Arg::block("range").optional().of(&[
+                Arg::integer("start"),
+                Arg::block("end-unit-block").optional().of(&[
+                    Arg::integer("end"),
+                    Arg::one_of("unit")
+                        .since("7.0.0")
+                        .optional()
+                        .of(&[Arg::word("byte", "BYTE"), Arg::word("bit", "BIT")]),
                 ]),
             ]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "getbit",
-        run: Some(getbit),
-        arity: 3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::BITMAP,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Bitmap,
-        since: "2.2.0",
-        complexity: "O(1)",
-        summary: "Gives a bit of a string.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("offset", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "setbit",
-        run: Some(setbit),
-        arity: 4,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::BITMAP,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::Bitmap,
-        since: "2.2.0",
-        complexity: "O(1)",
-        summary: "Sets or clears a bit of a string, which is grown as far as needed.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("offset", ArgKind::Integer), arg("value", ArgKind::Integer)],
-        ..Command::ROW
-    },
+        ])
+        .since("2.8.7")
+        .history(&["7.0.0"])
+        .complexity("O(N) where N is the length of the range.")
+        .summary("Finds the first bit of a string that is set, or is not."),
+    command(Group::Bitmap, "getbit", getbit)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("offset")])
+        .since("2.2.0")
+        .summary("Gives a bit of a string."),
+    command(Group::Bitmap, "setbit", setbit)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("offset"), Arg::integer("value")])
+        .since("2.2.0")
+        .summary("Sets or clears a bit of a string, which is grown as far as needed."),
 ];
 
 /// The bytes of a string value.
@@ -223,12 +167,6 @@ fn with_room<R>(
     Ok(f(&mut text, grew))
 }
 
-fn changed(ctx: &mut Ctx<'_>, key: &[u8], changes: u64) {
-    ctx.ks.signal_modified(ctx.db, key);
-    ctx.ks.effects.notify(notify::STRING, "setbit", key, ctx.db);
-    ctx.dirty(changes);
-}
-
 fn setbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let offset = bit_offset(ctx, &args[2], None)?;
     let invalid = CmdError::of("ERR bit is not an integer or out of range");
@@ -241,10 +179,9 @@ fn setbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         (old, grew)
     })?;
     if grew || old != bit {
-        changed(ctx, &args[1], 1);
+        ctx.changed(notify::STRING, "setbit", &args[1], 1);
     }
-    ctx.out.int(i64::from(old));
-    Ok(())
+    ctx.out.just_int(i64::from(old))
 }
 
 fn getbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -253,8 +190,7 @@ fn getbit(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(entry) => bit_at(string_of(entry, &mut IntBuf::new())?, offset),
         None => 0,
     };
-    ctx.out.int(i64::from(bit));
-    Ok(())
+    ctx.out.just_int(i64::from(bit))
 }
 
 fn bit_at(text: &[u8], offset: u64) -> u8 {
@@ -332,10 +268,7 @@ fn find_bit(text: &[u8], bit: bool, start: u64, end: u64) -> Option<u64> {
 fn bitcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.ks.read(ctx.db, &args[1]);
     let mut int = IntBuf::new();
-    let Some(text) = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()? else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(text) = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()? else { return ctx.out.just_int(0) };
     let range = match args.len() {
         2 => bit_range(text.len(), 0, -1, false),
         4 | 5 => {
@@ -349,8 +282,7 @@ fn bitcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         _ => return Err(error::SYNTAX),
     };
-    ctx.out.int(range.map_or(0, |(start, end)| count_bits(text, start, end)) as i64);
-    Ok(())
+    ctx.out.just_int(range.map_or(0, |(start, end)| count_bits(text, start, end)) as i64)
 }
 
 fn bitpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -363,8 +295,7 @@ fn bitpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let mut int = IntBuf::new();
     let Some(text) = entry.as_ref().map(|e| string_of(e, &mut int)).transpose()? else {
         // A missing key is zeros without end.
-        ctx.out.int(if bit { -1 } else { 0 });
-        return Ok(());
+        return ctx.out.just_int(if bit { -1 } else { 0 });
     };
     let range = match args.len() {
         3 => bit_range(text.len(), 0, -1, false),
@@ -383,8 +314,7 @@ fn bitpos(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(None) if !bit && args.len() < 5 => text.len() as i64 * 8,
         _ => -1,
     };
-    ctx.out.int(position);
-    Ok(())
+    ctx.out.just_int(position)
 }
 
 /// What BITOP does.
@@ -473,8 +403,7 @@ fn bitop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ks.effects.notify(notify::GENERIC, "del", target, ctx.db);
         ctx.dirty(1);
     }
-    ctx.out.int(len as i64);
-    Ok(())
+    ctx.out.just_int(len as i64)
 }
 
 /// What a field does when a value does not fit it.
@@ -618,10 +547,6 @@ fn bitfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     run_ops(ctx, args, false)
 }
 
-fn bitfield_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    run_ops(ctx, args, true)
-}
-
 fn run_ops(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
     let key = &args[1];
     let ops = parse_ops(ctx, args)?;
@@ -666,7 +591,7 @@ fn run_ops(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
         changes
     })?;
     if changes > 0 {
-        changed(ctx, key, changes);
+        ctx.changed(notify::STRING, "setbit", key, changes);
     }
     ctx.out.array(replies.len());
     for reply in replies {

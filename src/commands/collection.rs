@@ -6,6 +6,7 @@ use super::{bounded_arg, reply_item};
 use crate::keyspace::Object;
 use crate::resp::Reply;
 use crate::structs::listpack::Item;
+use crate::structs::numbers::parse_f64;
 use std::collections::HashSet;
 use std::hash::Hash;
 
@@ -52,25 +53,69 @@ pub(crate) fn store_result(
     ctx.out.int(len as i64);
 }
 
-/// The arguments of LMPOP, ZMPOP and their blocking forms: the keys, of which the first that has something is used, the
-/// end, and how many elements.
-pub(crate) struct MultiPop<'a, E> {
-    pub(crate) keys: Args<'a>,
-    pub(crate) end: E,
-    pub(crate) count: usize,
+/// The ends from which elements of a type are popped.
+pub(crate) trait PopEnd: Copy {
+    /// The type, as TYPE prints it.
+    const OF: &'static str;
+
+    fn parse(word: &[u8]) -> Result<Self, CmdError>;
+
+    /// Removes elements from the value of the first of the keys that exists, and replies with that key and them. False if
+    /// none exists. Without a count one element is removed and is not wrapped in an array.
+    fn pop_first(self, ctx: &mut Ctx<'_>, keys: Args<'_>, count: Option<usize>) -> Result<bool, CmdError>;
 }
 
-impl<'a, E> MultiPop<'a, E> {
-    /// `at`: the index of the number of keys. `end` reads the word after the keys.
-    pub(crate) fn parse(
-        args: Args<'a>,
-        at: usize,
-        end: impl FnOnce(&[u8]) -> Result<E, CmdError>,
-    ) -> Result<MultiPop<'a, E>, CmdError> {
+/// LMPOP and ZMPOP.
+pub(crate) fn multi_pop<E: PopEnd>(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let what = MultiPop::<E>::parse(args, 1)?;
+    if !what.end.pop_first(ctx, what.keys, Some(what.count))? {
+        ctx.out.null_array();
+    }
+    Ok(())
+}
+
+/// BLMPOP and BZMPOP.
+pub(crate) fn blocking_multi_pop<E: PopEnd>(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
+    let what = MultiPop::<E>::parse(args, 2)?;
+    let deadline_ms = timeout_arg(&args[1], ctx.now_ms())?;
+    pop_or_wait(ctx, what.keys, what.end, Some(what.count), deadline_ms)
+}
+
+/// BLPOP, BZPOPMIN and the like: keys, and a timeout.
+pub(crate) fn blocking_pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: impl PopEnd) -> CmdResult {
+    let last = args.len() - 1;
+    let deadline_ms = timeout_arg(&args[last], ctx.now_ms())?;
+    pop_or_wait(ctx, args.between(1, last), end, None, deadline_ms)
+}
+
+fn pop_or_wait<E: PopEnd>(
+    ctx: &mut Ctx<'_>,
+    keys: Args<'_>,
+    end: E,
+    count: Option<usize>,
+    deadline_ms: Option<i64>,
+) -> CmdResult {
+    if !end.pop_first(ctx, keys, count)? {
+        wait_for_keys(ctx, keys, E::OF, deadline_ms);
+    }
+    Ok(())
+}
+
+/// The arguments of LMPOP, ZMPOP and their blocking forms: the keys, of which the first that has something is used, the
+/// end, and how many elements.
+struct MultiPop<'a, E> {
+    keys: Args<'a>,
+    end: E,
+    count: usize,
+}
+
+impl<'a, E: PopEnd> MultiPop<'a, E> {
+    /// `at`: the index of the number of keys.
+    fn parse(args: Args<'a>, at: usize) -> Result<MultiPop<'a, E>, CmdError> {
         let count_of_keys = bounded_arg(&args[at], 1, "ERR numkeys should be greater than 0")? as usize;
         let end_at = at.checked_add(count_of_keys).and_then(|n| n.checked_add(1)).filter(|n| *n < args.len());
         let end_at = end_at.ok_or(error::SYNTAX)?;
-        let end = end(&args[end_at])?;
+        let end = E::parse(&args[end_at])?;
         let mut count = None;
         let mut i = end_at + 1;
         while i < args.len() {
@@ -84,6 +129,24 @@ impl<'a, E> MultiPop<'a, E> {
         }
         Ok(MultiPop { keys: args.between(at + 1, end_at), end, count: count.unwrap_or(1) })
     }
+}
+
+/// A timeout in seconds with a fraction, as the wall clock time at which it ends, ms; `None` for 0: never.
+pub(super) fn timeout_arg(arg: &[u8], now_ms: i64) -> Result<Option<i64>, CmdError> {
+    const TOO_LARGE: CmdError = CmdError::of("ERR timeout is out of range");
+    let invalid = CmdError::of("ERR timeout is not a float or out of range");
+    let ms = (parse_f64(arg).ok_or(invalid)? * 1000.0).ceil();
+    if ms >= i64::MAX as f64 {
+        return Err(TOO_LARGE);
+    }
+    if ms < 0.0 {
+        return Err(CmdError::of("ERR timeout is negative"));
+    }
+    let ms = ms as i64;
+    if ms == 0 {
+        return Ok(None);
+    }
+    now_ms.checked_add(ms).map(Some).ok_or(TOO_LARGE)
 }
 
 /// Makes the client wait until one of the keys holds a value of the type `wanted`; a client that may not wait gets a
@@ -190,8 +253,7 @@ pub(crate) fn scan_elements(
     let Some(mut step) = step else {
         out.array(2);
         out.bulk(b"0");
-        out.array(0);
-        return Ok(());
+        return out.just_empty();
     };
     let options = ScanOptions::parse(args, 3, false)?;
     let mut found = Found { options, reply: Reply::default(), matches: 0, looked_at: 0 };

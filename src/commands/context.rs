@@ -74,6 +74,14 @@ impl Ctx<'_> {
         self.ks.effects.dirty += changes;
     }
 
+    /// Notes that a value was changed in place: watchers and caches, subscribers of its event, and the count of changes.
+    #[inline]
+    pub(crate) fn changed(&mut self, class: u32, event: &'static str, key: &[u8], changes: u64) {
+        self.ks.signal_modified(self.db, key);
+        self.ks.effects.notify(class, event, key, self.db);
+        self.dirty(changes);
+    }
+
     /// The wall clock the command sees, ms.
     pub(crate) fn now_ms(&self) -> i64 {
         self.ks.now_ms

@@ -5,148 +5,74 @@ use super::prelude::*;
 use crate::keyspace::Touch;
 use crate::structs::numbers::i64_text;
 
-const CONDITION: Arg = arg("condition", ArgKind::OneOf).since("7.0.0").optional().of(&[
-    arg("nx", ArgKind::PureToken).token("NX"),
-    arg("xx", ArgKind::PureToken).token("XX"),
-    arg("gt", ArgKind::PureToken).token("GT"),
-    arg("lt", ArgKind::PureToken).token("LT"),
+const CONDITION: Arg = Arg::one_of("condition").since("7.0.0").optional().of(&[
+    Arg::word("nx", "NX"),
+    Arg::word("xx", "XX"),
+    Arg::word("gt", "GT"),
+    Arg::word("lt", "LT"),
 ]);
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "expire",
-        run: Some(expire),
-        arity: -3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Sets how many seconds a key lives.",
-        history: &["7.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("seconds", ArgKind::Integer), CONDITION],
-        ..Command::ROW
-    },
-    Command {
-        name: "pexpire",
-        run: Some(pexpire),
-        arity: -3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Generic,
-        since: "2.6.0",
-        complexity: "O(1)",
-        summary: "Sets how many milliseconds a key lives.",
-        history: &["7.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("milliseconds", ArgKind::Integer), CONDITION],
-        ..Command::ROW
-    },
-    Command {
-        name: "expireat",
-        run: Some(expireat),
-        arity: -3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Generic,
-        since: "1.2.0",
-        complexity: "O(1)",
-        summary: "Sets the time a key lives until, in seconds of Unix time.",
-        history: &["7.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("unix-time-seconds", ArgKind::UnixTime), CONDITION],
-        ..Command::ROW
-    },
-    Command {
-        name: "pexpireat",
-        run: Some(pexpireat),
-        arity: -3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Generic,
-        since: "2.6.0",
-        complexity: "O(1)",
-        summary: "Sets the time a key lives until, in milliseconds of Unix time.",
-        history: &["7.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("unix-time-milliseconds", ArgKind::UnixTime), CONDITION],
-        ..Command::ROW
-    },
-    Command {
-        name: "expiretime",
-        run: Some(expiretime),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Generic,
-        since: "7.0.0",
-        complexity: "O(1)",
-        summary: "Tells until when a key lives, in seconds of Unix time.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "pexpiretime",
-        run: Some(pexpiretime),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Generic,
-        since: "7.0.0",
-        complexity: "O(1)",
-        summary: "Tells until when a key lives, in milliseconds of Unix time.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "ttl",
-        run: Some(ttl),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Tells how many seconds a key has to live.",
-        tips: &["nondeterministic_output"],
-        history: &["2.8.0"],
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "pttl",
-        run: Some(pttl),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Generic,
-        since: "2.6.0",
-        complexity: "O(1)",
-        summary: "Tells how many milliseconds a key has to live.",
-        tips: &["nondeterministic_output"],
-        history: &["2.8.0"],
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "persist",
-        run: Some(persist),
-        arity: 2,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Generic,
-        since: "2.2.0",
-        complexity: "O(1)",
-        summary: "Lets a key live for ever.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
+    command(Group::Generic, "expire", expire)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("seconds"), CONDITION])
+        .history(&["7.0.0"])
+        .summary("Sets how many seconds a key lives."),
+    command(Group::Generic, "pexpire", pexpire)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("milliseconds"), CONDITION])
+        .since("2.6.0")
+        .history(&["7.0.0"])
+        .summary("Sets how many milliseconds a key lives."),
+    command(Group::Generic, "expireat", |ctx, args| expire_at(ctx, args, 0, 1000))
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::unix_time("unix-time-seconds"), CONDITION])
+        .since("1.2.0")
+        .history(&["7.0.0"])
+        .summary("Sets the time a key lives until, in seconds of Unix time."),
+    command(Group::Generic, "pexpireat", |ctx, args| expire_at(ctx, args, 0, 1))
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::unix_time("unix-time-milliseconds"), CONDITION])
+        .since("2.6.0")
+        .history(&["7.0.0"])
+        .summary("Sets the time a key lives until, in milliseconds of Unix time."),
+    command(Group::Generic, "expiretime", expiretime)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("7.0.0")
+        .summary("Tells until when a key lives, in seconds of Unix time."),
+    command(Group::Generic, "pexpiretime", |ctx, args| reply_time(ctx, args, |at, _| at.max(0)))
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("7.0.0")
+        .summary("Tells until when a key lives, in milliseconds of Unix time."),
+    command(Group::Generic, "ttl", ttl)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .history(&["2.8.0"])
+        .summary("Tells how many seconds a key has to live.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Generic, "pttl", |ctx, args| reply_time(ctx, args, |at, now| at.saturating_sub(now).max(0)))
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("2.6.0")
+        .history(&["2.8.0"])
+        .summary("Tells how many milliseconds a key has to live.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Generic, "persist", persist)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("2.2.0")
+        .summary("Lets a key live for ever."),
 ];
 
 fn expire(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -157,14 +83,6 @@ fn expire(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn pexpire(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let base = ctx.now_ms();
     expire_at(ctx, args, base, 1)
-}
-
-fn expireat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    expire_at(ctx, args, 0, 1000)
-}
-
-fn pexpireat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    expire_at(ctx, args, 0, 1)
 }
 
 /// The conditions for setting an expire time.
@@ -222,13 +140,9 @@ fn expire_at(ctx: &mut Ctx<'_>, args: Args<'_>, base: i64, unit: i64) -> CmdResu
     let is_past = at_is_past(ctx, at);
     let lazy = ctx.cfg.lazyfree_lazy_expire;
     let ks = &mut ctx.ks;
-    let Some(mut entry) = ks.write(ctx.db, key) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(mut entry) = ks.write(ctx.db, key) else { return ctx.out.just_int(0) };
     if !conditions.allow(at, entry.expire_ms()) {
-        ctx.out.int(0);
-        return Ok(());
+        return ctx.out.just_int(0);
     }
     if is_past {
         drop(entry);
@@ -251,24 +165,15 @@ fn expire_at(ctx: &mut Ctx<'_>, args: Args<'_>, base: i64, unit: i64) -> CmdResu
         ks.effects.notify(notify::GENERIC, "expire", key, ctx.db);
     }
     ctx.dirty(1);
-    ctx.out.int(1);
-    Ok(())
+    ctx.out.just_int(1)
 }
 
 fn ttl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     reply_time(ctx, args, |at, now| to_seconds(at.saturating_sub(now).max(0)))
 }
 
-fn pttl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    reply_time(ctx, args, |at, now| at.saturating_sub(now).max(0))
-}
-
 fn expiretime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     reply_time(ctx, args, |at, _| to_seconds(at.max(0)))
-}
-
-fn pexpiretime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    reply_time(ctx, args, |at, _| at.max(0))
 }
 
 /// Milliseconds (not negative) as seconds, rounded to the nearest.
@@ -299,12 +204,9 @@ fn persist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         removed = true;
     }
     if removed {
-        ctx.ks.signal_modified(ctx.db, key);
-        ctx.ks.effects.notify(notify::GENERIC, "persist", key, ctx.db);
-        ctx.dirty(1);
+        ctx.changed(notify::GENERIC, "persist", key, 1);
     }
-    ctx.out.int(removed as i64);
-    Ok(())
+    ctx.out.just_int(removed as i64)
 }
 
 #[cfg(test)]

@@ -5,224 +5,115 @@ use super::prelude::*;
 use crate::keyspace::effects::target;
 use crate::keyspace::{Touch, object};
 
-const FLUSH_TYPE: Arg = arg("flush-type", ArgKind::OneOf).optional().of(&[
-    arg("async", ArgKind::PureToken).token("ASYNC").since("4.0.0"),
-    arg("sync", ArgKind::PureToken).token("SYNC").since("6.2.0"),
-]);
+const FLUSH_TYPE: Arg = Arg::one_of("flush-type")
+    .optional()
+    .of(&[Arg::word("async", "ASYNC").since("4.0.0"), Arg::word("sync", "SYNC").since("6.2.0")]);
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "del",
-        run: Some(del),
-        arity: -2,
-        flags: flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RM | key::DELETE, 1, -1, 1)],
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of keys; a key that holds M elements takes O(M) more.",
-        summary: "Deletes keys.",
-        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "unlink",
-        run: Some(unlink),
-        arity: -2,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RM | key::DELETE, 1, -1, 1)],
-        group: Group::Generic,
-        since: "4.0.0",
-        complexity: "O(N) where N is the number of keys; the values are freed in the background.",
-        summary: "Deletes keys and leaves the freeing of large values to a thread in the background.",
-        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "exists",
-        run: Some(exists),
-        arity: -2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RO, 1, -1, 1)],
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of keys.",
-        summary: "Counts how many of the keys are there.",
-        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-        history: &["3.0.3"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "touch",
-        run: Some(touch),
-        arity: -2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RO, 1, -1, 1)],
-        group: Group::Generic,
-        since: "3.2.1",
-        complexity: "O(N) where N is the number of keys.",
-        summary: "Counts how many of the keys are there and notes the access to them.",
-        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "type",
-        run: Some(type_of),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Tells the type of the value at a key.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "rename",
-        run: Some(rename),
-        arity: 3,
-        flags: flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[
+    command(Group::Generic, "del", del)
+        .flags(flag::WRITE)
+        .keys(&[KeySpec::range(key::RM | key::DELETE, 1, -1, 1)])
+        .args(&[Arg::key("key", 0).multiple()])
+        .complexity("O(N) where N is the number of keys; a key that holds M elements takes O(M) more.")
+        .summary("Deletes keys.")
+        .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    command(Group::Generic, "unlink", |ctx, args| delete_keys(ctx, args, true))
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RM | key::DELETE, 1, -1, 1)])
+        .args(&[Arg::key("key", 0).multiple()])
+        .since("4.0.0")
+        .complexity("O(N) where N is the number of keys; the values are freed in the background.")
+        .summary("Deletes keys and leaves the freeing of large values to a thread in the background.")
+        .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    command(Group::Generic, "exists", |ctx, args| count_found(ctx, args, Touch::Look))
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, -1, 1)])
+        .args(&[Arg::key("key", 0).multiple()])
+        .history(&["3.0.3"])
+        .complexity("O(N) where N is the number of keys.")
+        .summary("Counts how many of the keys are there.")
+        .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    command(Group::Generic, "touch", touch)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, -1, 1)])
+        .args(&[Arg::key("key", 0).multiple()])
+        .since("3.2.1")
+        .complexity("O(N) where N is the number of keys.")
+        .summary("Counts how many of the keys are there and notes the access to them.")
+        .tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    command(Group::Generic, "type", type_of)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .summary("Tells the type of the value at a key."),
+    command(Group::Generic, "rename", rename)
+        .flags(flag::WRITE)
+        .keys(&[
             KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1),
             KeySpec::range(key::OW | key::UPDATE, 2, 0, 1),
-        ],
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: "O(1), and the freeing of a value that is replaced.",
-        summary: "Gives a key another name, in place of what that name had.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("newkey", ArgKind::Key).spec(1)],
-        ..Command::ROW
-    },
-    Command {
-        name: "renamenx",
-        run: Some(renamenx),
-        arity: 3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[
+        ])
+        .args(&[Arg::key("key", 0), Arg::key("newkey", 1)])
+        .complexity("O(1), and the freeing of a value that is replaced.")
+        .summary("Gives a key another name, in place of what that name had."),
+    command(Group::Generic, "renamenx", renamenx)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[
             KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1),
             KeySpec::range(key::OW | key::INSERT, 2, 0, 1),
-        ],
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Gives a key another name, provided that the name is free.",
-        history: &["3.2.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("newkey", ArgKind::Key).spec(1)],
-        ..Command::ROW
-    },
-    Command {
-        name: "copy",
-        run: Some(copy),
-        arity: -3,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1), KeySpec::range(key::OW | key::UPDATE, 2, 0, 1)],
-        group: Group::Generic,
-        since: "6.2.0",
-        complexity: "O(N) for values of N elements, O(1) for strings.",
-        summary: "Copies a value to another key, also of another database.",
-        args: &[
-            arg("source", ArgKind::Key).spec(0),
-            arg("destination", ArgKind::Key).spec(1),
-            arg("destination-db", ArgKind::Integer).token("DB").optional(),
-            arg("replace", ArgKind::PureToken).token("REPLACE").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "move",
-        run: Some(move_key),
-        arity: 3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Moves a key into another database.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("db", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "randomkey",
-        run: Some(randomkey),
-        arity: 1,
-        flags: flag::READONLY,
-        acl: cat::KEYSPACE,
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Gives a key at random.",
-        tips: &["request_policy:all_shards", "response_policy:special", "nondeterministic_output"],
-        ..Command::ROW
-    },
-    Command {
-        name: "dbsize",
-        run: Some(dbsize),
-        arity: 1,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::KEYSPACE,
-        group: Group::Server,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Counts the keys of the database.",
-        tips: &["request_policy:all_shards", "response_policy:agg_sum"],
-        ..Command::ROW
-    },
-    Command {
-        name: "flushdb",
-        run: Some(flushdb),
-        arity: -1,
-        flags: flag::WRITE,
-        acl: cat::DANGEROUS | cat::KEYSPACE,
-        group: Group::Server,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of keys; O(1) in the foreground with ASYNC.",
-        summary: "Deletes every key of the database.",
-        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-        history: &["4.0.0", "6.2.0"],
-        args: &[FLUSH_TYPE],
-        ..Command::ROW
-    },
-    Command {
-        name: "flushall",
-        run: Some(flushall),
-        arity: -1,
-        flags: flag::WRITE,
-        acl: cat::DANGEROUS | cat::KEYSPACE,
-        group: Group::Server,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of keys; O(1) in the foreground with ASYNC.",
-        summary: "Deletes every key of every database.",
-        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-        history: &["4.0.0", "6.2.0"],
-        args: &[FLUSH_TYPE],
-        ..Command::ROW
-    },
-    Command {
-        name: "swapdb",
-        run: Some(swapdb),
-        arity: 3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::DANGEROUS | cat::KEYSPACE,
-        group: Group::Server,
-        since: "4.0.0",
-        complexity: "O(N) where N is the number of clients that watch or wait for keys of them.",
-        summary: "Exchanges two databases.",
-        args: &[arg("index1", ArgKind::Integer), arg("index2", ArgKind::Integer)],
-        ..Command::ROW
-    },
+        ])
+        .args(&[Arg::key("key", 0), Arg::key("newkey", 1)])
+        .history(&["3.2.0"])
+        .summary("Gives a key another name, provided that the name is free."),
+    command(Group::Generic, "copy", copy)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1), KeySpec::range(key::OW | key::UPDATE, 2, 0, 1)])
+        .args(&[
+            Arg::key("source", 0),
+            Arg::key("destination", 1),
+            Arg::integer("destination-db").token("DB").optional(),
+            Arg::word("replace", "REPLACE").optional(),
+        ])
+        .since("6.2.0")
+        .complexity("O(N) for values of N elements, O(1) for strings.")
+        .summary("Copies a value to another key, also of another database."),
+    command(Group::Generic, "move", move_key)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("db")])
+        .summary("Moves a key into another database."),
+    command(Group::Generic, "randomkey", randomkey).flags(flag::READONLY).summary("Gives a key at random.").tips(&[
+        "request_policy:all_shards",
+        "response_policy:special",
+        "nondeterministic_output",
+    ]),
+    command(Group::Server, "dbsize", |ctx, _| ctx.out.just_int(ctx.ks.dbs[ctx.db].shown_len() as i64))
+        .flags(flag::FAST | flag::READONLY)
+        .acl(cat::KEYSPACE)
+        .summary("Counts the keys of the database.")
+        .tips(&["request_policy:all_shards", "response_policy:agg_sum"]),
+    command(Group::Server, "flushdb", flushdb)
+        .flags(flag::WRITE)
+        .acl(cat::DANGEROUS | cat::KEYSPACE)
+        .args(&[FLUSH_TYPE])
+        .history(&["4.0.0", "6.2.0"])
+        .complexity("O(N) where N is the number of keys; O(1) in the foreground with ASYNC.")
+        .summary("Deletes every key of the database.")
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    command(Group::Server, "flushall", flushall)
+        .flags(flag::WRITE)
+        .acl(cat::DANGEROUS | cat::KEYSPACE)
+        .args(&[FLUSH_TYPE])
+        .history(&["4.0.0", "6.2.0"])
+        .complexity("O(N) where N is the number of keys; O(1) in the foreground with ASYNC.")
+        .summary("Deletes every key of every database.")
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    command(Group::Server, "swapdb", swapdb)
+        .flags(flag::FAST | flag::WRITE)
+        .acl(cat::DANGEROUS | cat::KEYSPACE)
+        .args(&[Arg::integer("index1"), Arg::integer("index2")])
+        .since("4.0.0")
+        .complexity("O(N) where N is the number of clients that watch or wait for keys of them.")
+        .summary("Exchanges two databases."),
 ];
 
 /// An argument that must fit a C `int`.
@@ -242,10 +133,6 @@ fn del(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     delete_keys(ctx, args, lazy)
 }
 
-fn unlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    delete_keys(ctx, args, true)
-}
-
 fn delete_keys(ctx: &mut Ctx<'_>, args: Args<'_>, lazy: bool) -> CmdResult {
     let mut deleted = 0;
     for key in args.from(1).iter() {
@@ -255,12 +142,7 @@ fn delete_keys(ctx: &mut Ctx<'_>, args: Args<'_>, lazy: bool) -> CmdResult {
         }
     }
     ctx.dirty(deleted);
-    ctx.out.int(deleted as i64);
-    Ok(())
-}
-
-fn exists(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    count_found(ctx, args, Touch::Look)
+    ctx.out.just_int(deleted as i64)
 }
 
 fn touch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -274,14 +156,12 @@ fn touch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn count_found(ctx: &mut Ctx<'_>, args: Args<'_>, touch: Touch) -> CmdResult {
     let (ks, db) = (&mut ctx.ks, ctx.db);
     let found = args.from(1).iter().filter(|key| ks.lookup(db, key, touch).is_some()).count();
-    ctx.out.int(found as i64);
-    Ok(())
+    ctx.out.just_int(found as i64)
 }
 
 fn type_of(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.ks.lookup(ctx.db, &args[1], Touch::Look);
-    ctx.out.simple(entry.map_or("none", |e| object::type_name(&e)));
-    Ok(())
+    ctx.out.just_simple(entry.map_or("none", |e| object::type_name(&e)))
 }
 
 fn rename(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -293,8 +173,7 @@ fn rename(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn renamenx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let renamed = rename_key(ctx, args, false)?;
-    ctx.out.int((renamed == Renamed::Done) as i64);
-    Ok(())
+    ctx.out.just_int((renamed == Renamed::Done) as i64)
 }
 
 #[derive(PartialEq, Eq)]
@@ -340,15 +219,13 @@ fn move_key(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let ks = &mut ctx.ks;
     if ks.write(from, key).is_none() || ks.write(to, key).is_some() {
-        ctx.out.int(0);
-        return Ok(());
+        return ctx.out.just_int(0);
     }
     ks.move_key((from, key), (to, key));
     ks.effects.notify(notify::GENERIC, "move_from", key, from);
     ks.effects.notify(notify::GENERIC, "move_to", key, to);
     ctx.dirty(1);
-    ctx.out.int(1);
-    Ok(())
+    ctx.out.just_int(1)
 }
 
 fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -377,21 +254,18 @@ fn copy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let lazy = ctx.cfg.lazyfree_lazy_server_del;
     let ks = &mut ctx.ks;
     if ks.read(ctx.db, from).is_none() {
-        ctx.out.int(0);
-        return Ok(());
+        return ctx.out.just_int(0);
     }
     if ks.write(to_db, to).is_some() {
         if !replace {
-            ctx.out.int(0);
-            return Ok(());
+            return ctx.out.just_int(0);
         }
         ks.remove(to_db, to, lazy);
     }
     ks.copy_key((ctx.db, from), (to_db, to));
     ks.effects.notify(notify::GENERIC, "copy_to", to, to_db);
     ctx.dirty(1);
-    ctx.out.int(1);
-    Ok(())
+    ctx.out.just_int(1)
 }
 
 /// Lets the deletions of expired keys that the command finds be propagated one by one, unless they are part of a
@@ -406,11 +280,6 @@ fn randomkey(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         Some(key) => ctx.out.bulk(&key),
         None => ctx.out.null(),
     }
-    Ok(())
-}
-
-fn dbsize(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.out.int(ctx.ks.dbs[ctx.db].shown_len() as i64);
     Ok(())
 }
 
@@ -455,8 +324,7 @@ fn swapdb(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (a, b) = (db_arg(ctx, a)?, db_arg(ctx, b)?);
     ctx.ks.swap(a, b);
     ctx.dirty(1);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 #[cfg(test)]

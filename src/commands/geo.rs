@@ -10,125 +10,74 @@ use crate::structs::geohash::{Point, Search, Shape};
 use crate::structs::listpack::Item;
 use crate::structs::numbers::{f64_text_fixed, parse_f64};
 
-const UNIT: Arg = arg("unit", ArgKind::OneOf).of(&[
-    arg("m", ArgKind::PureToken).token("M"),
-    arg("km", ArgKind::PureToken).token("KM"),
-    arg("ft", ArgKind::PureToken).token("FT"),
-    arg("mi", ArgKind::PureToken).token("MI"),
+const UNIT: Arg =
+    Arg::one_of("unit").of(&[Arg::word("m", "M"), Arg::word("km", "KM"), Arg::word("ft", "FT"), Arg::word("mi", "MI")]);
+const LONGITUDE: Arg = Arg::double("longitude");
+const LATITUDE: Arg = Arg::double("latitude");
+const FROM: Arg = Arg::one_of("from").of(&[
+    Arg::string("member").token("FROMMEMBER"),
+    Arg::block("fromlonlat").token("FROMLONLAT").of(&[LONGITUDE, LATITUDE]),
 ]);
-const LONGITUDE: Arg = arg("longitude", ArgKind::Double);
-const LATITUDE: Arg = arg("latitude", ArgKind::Double);
-const FROM: Arg = arg("from", ArgKind::OneOf).of(&[
-    arg("member", ArgKind::String).token("FROMMEMBER"),
-    arg("fromlonlat", ArgKind::Block).token("FROMLONLAT").of(&[LONGITUDE, LATITUDE]),
+const BY: Arg = Arg::one_of("by").of(&[
+    Arg::block("circle").of(&[Arg::double("radius").token("BYRADIUS"), UNIT]),
+    Arg::block("box").of(&[Arg::double("width").token("BYBOX"), Arg::double("height"), UNIT]),
 ]);
-const BY: Arg = arg("by", ArgKind::OneOf).of(&[
-    arg("circle", ArgKind::Block).of(&[arg("radius", ArgKind::Double).token("BYRADIUS"), UNIT]),
-    arg("box", ArgKind::Block).of(&[
-        arg("width", ArgKind::Double).token("BYBOX"),
-        arg("height", ArgKind::Double),
-        UNIT,
-    ]),
-]);
-const WITH_COORD: Arg = arg("withcoord", ArgKind::PureToken).token("WITHCOORD").optional();
-const WITH_DIST: Arg = arg("withdist", ArgKind::PureToken).token("WITHDIST").optional();
-const WITH_HASH: Arg = arg("withhash", ArgKind::PureToken).token("WITHHASH").optional();
-const ANY: Arg = arg("any", ArgKind::PureToken).token("ANY").optional();
-const COUNT: Arg = count_block(&[arg("count", ArgKind::Integer).token("COUNT"), ANY]);
-const COUNT_OF_OLD: Arg = count_block(&[arg("count", ArgKind::Integer).token("COUNT"), ANY.since("6.2.0")]);
-const ORDER: Arg = arg("order", ArgKind::OneOf)
-    .optional()
-    .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]);
-const STORE: Arg = arg("store", ArgKind::OneOf).optional().of(&[
-    arg("storekey", ArgKind::Key).display("key").token("STORE").spec(1),
-    arg("storedistkey", ArgKind::Key).display("key").token("STOREDIST").spec(2),
+const WITH_COORD: Arg = Arg::word("withcoord", "WITHCOORD").optional();
+const WITH_DIST: Arg = Arg::word("withdist", "WITHDIST").optional();
+const WITH_HASH: Arg = Arg::word("withhash", "WITHHASH").optional();
+const ANY: Arg = Arg::word("any", "ANY").optional();
+const COUNT: Arg = count_block(&[Arg::integer("count").token("COUNT"), ANY]);
+const COUNT_OF_OLD: Arg = count_block(&[Arg::integer("count").token("COUNT"), ANY.since("6.2.0")]);
+const ORDER: Arg = Arg::one_of("order").optional().of(&[Arg::word("asc", "ASC"), Arg::word("desc", "DESC")]);
+const STORE: Arg = Arg::one_of("store").optional().of(&[
+    Arg::key("storekey", 1).display("key").token("STORE"),
+    Arg::key("storedistkey", 2).display("key").token("STOREDIST"),
 ]);
 
 const fn count_block(args: &'static [Arg]) -> Arg {
-    arg("count-block", ArgKind::Block).optional().of(args)
+    Arg::block("count-block").optional().of(args)
 }
 
 const COMPLEXITY: &str =
     "O(N+log(M)) where N is the number of places in the cells around the shape and M that of those within it.";
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "geoadd",
-        run: Some(geoadd),
-        arity: -5,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::GEO,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Geo,
-        since: "3.2.0",
-        complexity: "O(log(N)) for each place, where N is the number of members of the sorted set.",
-        summary: "Adds places to a sorted set; their positions become scores.",
-        history: &["6.2.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("condition", ArgKind::OneOf)
-                .since("6.2.0")
-                .optional()
-                .of(&[arg("nx", ArgKind::PureToken).token("NX"), arg("xx", ArgKind::PureToken).token("XX")]),
-            arg("change", ArgKind::PureToken).token("CH").since("6.2.0").optional(),
-            arg("data", ArgKind::Block).multiple().of(&[LONGITUDE, LATITUDE, arg("member", ArgKind::String)]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "geodist",
-        run: Some(geodist),
-        arity: -4,
-        flags: flag::READONLY,
-        acl: cat::GEO,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Geo,
-        since: "3.2.0",
-        complexity: "O(1)",
-        summary: "Gives the distance between two places.",
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("member1", ArgKind::String),
-            arg("member2", ArgKind::String),
-            UNIT.optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "geohash",
-        run: Some(geohash),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::GEO,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Geo,
-        since: "3.2.0",
-        complexity: "O(1) for each member asked for.",
-        summary: "Gives the positions of places as geohash texts.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).optional().multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "geopos",
-        run: Some(geopos),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::GEO,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Geo,
-        since: "3.2.0",
-        complexity: "O(1) for each member asked for.",
-        summary: "Gives the longitude and latitude of places.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).optional().multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "georadius",
-        run: Some(georadius),
-        arity: -6,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::GEO,
-        keys: &[
+    command(Group::Geo, "geoadd", geoadd)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::one_of("condition").since("6.2.0").optional().of(&[Arg::word("nx", "NX"), Arg::word("xx", "XX")]),
+            Arg::word("change", "CH").since("6.2.0").optional(),
+            Arg::block("data").multiple().of(&[LONGITUDE, LATITUDE, Arg::string("member")]),
+        ])
+        .since("3.2.0")
+        .history(&["6.2.0"])
+        .complexity("O(log(N)) for each place, where N is the number of members of the sorted set.")
+        .summary("Adds places to a sorted set; their positions become scores."),
+    command(Group::Geo, "geodist", geodist)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member1"), Arg::string("member2"), UNIT.optional()])
+        .since("3.2.0")
+        .summary("Gives the distance between two places."),
+    command(Group::Geo, "geohash", geohash)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member").optional().multiple()])
+        .since("3.2.0")
+        .complexity("O(1) for each member asked for.")
+        .summary("Gives the positions of places as geohash texts."),
+    command(Group::Geo, "geopos", geopos)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member").optional().multiple()])
+        .since("3.2.0")
+        .complexity("O(1) for each member asked for.")
+        .summary("Gives the longitude and latitude of places."),
+    command(Group::Geo, "georadius", |ctx, args| search(ctx, args, Form::Radius { stores: true }))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[
             KeySpec::range(key::RO | key::ACCESS, 1, 0, 1),
             KeySpec::new(key::OW | key::UPDATE, Begin::Keyword("STORE", 6), Find::Range { last: 0, step: 1, limit: 0 }),
             KeySpec::new(
@@ -136,19 +85,13 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
                 Begin::Keyword("STOREDIST", 6),
                 Find::Range { last: 0, step: 1, limit: 0 },
             ),
-        ],
-        get_keys: Some(georadius_keys),
-        group: Group::Geo,
-        since: "3.2.0",
-        complexity: COMPLEXITY,
-        summary: "Finds places around a position, and may store them.",
-        history: &["6.2.0", "7.0.0"],
-        deprecated: Some(("6.2.0", "`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` argument")),
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
+        ])
+        .get_keys(georadius_keys)
+        .args(&[
+            Arg::key("key", 0),
             LONGITUDE,
             LATITUDE,
-            arg("radius", ArgKind::Double),
+            Arg::double("radius"),
             UNIT,
             WITH_COORD,
             WITH_DIST,
@@ -156,43 +99,35 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
             COUNT_OF_OLD,
             ORDER,
             STORE,
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "georadius_ro",
-        run: Some(georadius_ro),
-        arity: -6,
-        flags: flag::READONLY,
-        acl: cat::GEO,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Geo,
-        since: "3.2.10",
-        complexity: COMPLEXITY,
-        summary: "Finds places around a position.",
-        history: &["6.2.0"],
-        deprecated: Some(("6.2.0", "`GEOSEARCH` with the `BYRADIUS` argument")),
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
+        ])
+        .since("3.2.0")
+        .history(&["6.2.0", "7.0.0"])
+        .deprecated("6.2.0", "`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` argument")
+        .complexity(COMPLEXITY)
+        .summary("Finds places around a position, and may store them."),
+    command(Group::Geo, "georadius_ro", |ctx, args| search(ctx, args, Form::Radius { stores: false }))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
             LONGITUDE,
             LATITUDE,
-            arg("radius", ArgKind::Double),
+            Arg::double("radius"),
             UNIT,
             WITH_COORD,
             WITH_DIST,
             WITH_HASH,
             COUNT_OF_OLD,
             ORDER,
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "georadiusbymember",
-        run: Some(georadiusbymember),
-        arity: -5,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::GEO,
-        keys: &[
+        ])
+        .since("3.2.10")
+        .history(&["6.2.0"])
+        .deprecated("6.2.0", "`GEOSEARCH` with the `BYRADIUS` argument")
+        .complexity(COMPLEXITY)
+        .summary("Finds places around a position."),
+    command(Group::Geo, "georadiusbymember", |ctx, args| search(ctx, args, Form::ByMember { stores: true }))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[
             KeySpec::range(key::RO | key::ACCESS, 1, 0, 1),
             KeySpec::new(key::OW | key::UPDATE, Begin::Keyword("STORE", 5), Find::Range { last: 0, step: 1, limit: 0 }),
             KeySpec::new(
@@ -200,18 +135,12 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
                 Begin::Keyword("STOREDIST", 5),
                 Find::Range { last: 0, step: 1, limit: 0 },
             ),
-        ],
-        get_keys: Some(georadiusbymember_keys),
-        group: Group::Geo,
-        since: "3.2.0",
-        complexity: COMPLEXITY,
-        summary: "Finds places around one of them, and may store them.",
-        history: &["7.0.0"],
-        deprecated: Some(("6.2.0", "`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` and `FROMMEMBER` arguments")),
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("member", ArgKind::String),
-            arg("radius", ArgKind::Double),
+        ])
+        .get_keys(georadiusbymember_keys)
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("member"),
+            Arg::double("radius"),
             UNIT,
             WITH_COORD,
             WITH_DIST,
@@ -219,72 +148,54 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
             COUNT,
             ORDER,
             STORE,
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "georadiusbymember_ro",
-        run: Some(georadiusbymember_ro),
-        arity: -5,
-        flags: flag::READONLY,
-        acl: cat::GEO,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Geo,
-        since: "3.2.10",
-        complexity: COMPLEXITY,
-        summary: "Finds places around one of them.",
-        deprecated: Some(("6.2.0", "`GEOSEARCH` with the `BYRADIUS` and `FROMMEMBER` arguments")),
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("member", ArgKind::String),
-            arg("radius", ArgKind::Double),
+        ])
+        .since("3.2.0")
+        .history(&["7.0.0"])
+        .deprecated("6.2.0", "`GEOSEARCH` and `GEOSEARCHSTORE` with the `BYRADIUS` and `FROMMEMBER` arguments")
+        .complexity(COMPLEXITY)
+        .summary("Finds places around one of them, and may store them."),
+    command(Group::Geo, "georadiusbymember_ro", |ctx, args| search(ctx, args, Form::ByMember { stores: false }))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("member"),
+            Arg::double("radius"),
             UNIT,
             WITH_COORD,
             WITH_DIST,
             WITH_HASH,
             COUNT,
             ORDER,
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "geosearch",
-        run: Some(geosearch),
-        arity: -7,
-        flags: flag::READONLY,
-        acl: cat::GEO,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Geo,
-        since: "6.2.0",
-        complexity: COMPLEXITY,
-        summary: "Finds places in a circle or a box.",
-        history: &["7.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), FROM, BY, ORDER, COUNT, WITH_COORD, WITH_DIST, WITH_HASH],
-        ..Command::ROW
-    },
-    Command {
-        name: "geosearchstore",
-        run: Some(geosearchstore),
-        arity: -8,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::GEO,
-        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)],
-        group: Group::Geo,
-        since: "6.2.0",
-        complexity: COMPLEXITY,
-        summary: "Finds places in a circle or a box and stores them.",
-        history: &["7.0.0"],
-        args: &[
-            arg("destination", ArgKind::Key).spec(0),
-            arg("source", ArgKind::Key).spec(1),
+        ])
+        .since("3.2.10")
+        .deprecated("6.2.0", "`GEOSEARCH` with the `BYRADIUS` and `FROMMEMBER` arguments")
+        .complexity(COMPLEXITY)
+        .summary("Finds places around one of them."),
+    command(Group::Geo, "geosearch", |ctx, args| search(ctx, args, Form::Search))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), FROM, BY, ORDER, COUNT, WITH_COORD, WITH_DIST, WITH_HASH])
+        .since("6.2.0")
+        .history(&["7.0.0"])
+        .complexity(COMPLEXITY)
+        .summary("Finds places in a circle or a box."),
+    command(Group::Geo, "geosearchstore", |ctx, args| search(ctx, args, Form::SearchStore))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)])
+        .args(&[
+            Arg::key("destination", 0),
+            Arg::key("source", 1),
             FROM,
             BY,
             ORDER,
             COUNT,
-            arg("storedist", ArgKind::PureToken).token("STOREDIST").optional(),
-        ],
-        ..Command::ROW
-    },
+            Arg::word("storedist", "STOREDIST").optional(),
+        ])
+        .since("6.2.0")
+        .history(&["7.0.0"])
+        .complexity(COMPLEXITY)
+        .summary("Finds places in a circle or a box and stores them."),
 ];
 
 const UNKNOWN_UNIT: CmdError = CmdError::of("ERR unsupported unit provided. please use M, KM, FT, MI");
@@ -309,7 +220,6 @@ fn point_arg(lon: &[u8], lat: &[u8]) -> Result<Point, CmdError> {
     Ok(at)
 }
 
-/// A radius and its unit.
 fn radius_args(radius: &[u8], unit: &[u8]) -> Result<(Shape, f64), CmdError> {
     let radius = parse_f64(radius).ok_or(CmdError::of("ERR need numeric radius"))?;
     if radius < 0.0 {
@@ -756,30 +666,6 @@ struct Found<'z> {
     at: Point,
     /// From the center, metres.
     distance: f64,
-}
-
-fn georadius(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    search(ctx, args, Form::Radius { stores: true })
-}
-
-fn georadius_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    search(ctx, args, Form::Radius { stores: false })
-}
-
-fn georadiusbymember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    search(ctx, args, Form::ByMember { stores: true })
-}
-
-fn georadiusbymember_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    search(ctx, args, Form::ByMember { stores: false })
-}
-
-fn geosearch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    search(ctx, args, Form::Search)
-}
-
-fn geosearchstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    search(ctx, args, Form::SearchStore)
 }
 
 fn search(ctx: &mut Ctx<'_>, args: Args<'_>, form: Form) -> CmdResult {

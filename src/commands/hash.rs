@@ -12,255 +12,129 @@ use crate::structs::long_double::LongDouble;
 use crate::structs::numbers::parse_i64;
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "hdel",
-        run: Some(hdel),
-        arity: -3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(N) where N is the number of fields to remove.",
-        summary: "Removes fields from a hash.",
-        history: &["2.4.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "hexists",
-        run: Some(hexists),
-        arity: 3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(1)",
-        summary: "Tells whether a hash has a field.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "hget",
-        run: Some(hget),
-        arity: 3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(1)",
-        summary: "Gives the value of a field.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "hgetall",
-        run: Some(hgetall),
-        arity: 2,
-        flags: flag::READONLY,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(N) where N is the number of fields.",
-        summary: "Gives all fields of a hash with their values.",
-        tips: &["nondeterministic_output_order"],
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "hincrby",
-        run: Some(hincrby),
-        arity: 4,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(1)",
-        summary: "Adds a number to the integer in a field; a missing one counts from 0.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String), arg("increment", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "hincrbyfloat",
-        run: Some(hincrbyfloat),
-        arity: 4,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.6.0",
-        complexity: "O(1)",
-        summary: "Adds a floating point number to the number in a field; a missing one counts from 0.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String), arg("increment", ArgKind::Double)],
-        ..Command::ROW
-    },
-    Command {
-        name: "hkeys",
-        run: Some(hkeys),
-        arity: 2,
-        flags: flag::READONLY,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(N) where N is the number of fields.",
-        summary: "Gives all fields of a hash.",
-        tips: &["nondeterministic_output_order"],
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "hlen",
-        run: Some(hlen),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(1)",
-        summary: "Counts the fields of a hash.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "hmget",
-        run: Some(hmget),
-        arity: -3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(N) where N is the number of fields asked for.",
-        summary: "Gives the values of several fields.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "hmset",
-        run: Some(hmset),
-        arity: -4,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(N) where N is the number of fields.",
-        summary: "Sets several fields of a hash.",
-        deprecated: Some(("4.0.0", "`HSET` with multiple field-value pairs")),
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("data", ArgKind::Block).multiple().of(&[arg("field", ArgKind::String), arg("value", ArgKind::String)]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "hrandfield",
-        run: Some(hrandfield),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Hash,
-        since: "6.2.0",
-        complexity: "O(N) where N is the number of fields asked for.",
-        summary: "Gives fields of a hash at random.",
-        tips: &["nondeterministic_output"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("options", ArgKind::Block).optional().of(&[
-                arg("count", ArgKind::Integer),
-                arg("withvalues", ArgKind::PureToken).token("WITHVALUES").optional(),
-            ]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "hscan",
-        run: Some(hscan),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.8.0",
-        complexity: "O(1) a call; O(N) for a full pass, where N is the number of fields.",
-        summary: "Goes through the fields of a hash step by step.",
-        tips: &["nondeterministic_output"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("cursor", ArgKind::Integer),
-            arg("pattern", ArgKind::Pattern).token("MATCH").optional(),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "hset",
-        run: Some(hset),
-        arity: -4,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(1) for each field.",
-        summary: "Sets fields of a hash, which is created when it is not there.",
-        history: &["4.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("data", ArgKind::Block).multiple().of(&[arg("field", ArgKind::String), arg("value", ArgKind::String)]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "hsetnx",
-        run: Some(hsetnx),
-        arity: 4,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(1)",
-        summary: "Sets a field of a hash when it is not there.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String), arg("value", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "hstrlen",
-        run: Some(hstrlen),
-        arity: 3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
-        group: Group::Hash,
-        since: "3.2.0",
-        complexity: "O(1)",
-        summary: "Gives the length of the value of a field.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("field", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "hvals",
-        run: Some(hvals),
-        arity: 2,
-        flags: flag::READONLY,
-        acl: cat::HASH,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Hash,
-        since: "2.0.0",
-        complexity: "O(N) where N is the number of fields.",
-        summary: "Gives all values of a hash.",
-        tips: &["nondeterministic_output_order"],
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
+    command(Group::Hash, "hdel", hdel)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("field").multiple()])
+        .since("2.0.0")
+        .history(&["2.4.0"])
+        .complexity("O(N) where N is the number of fields to remove.")
+        .summary("Removes fields from a hash."),
+    command(Group::Hash, "hexists", hexists)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("field")])
+        .since("2.0.0")
+        .summary("Tells whether a hash has a field."),
+    command(Group::Hash, "hget", hget)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("field")])
+        .since("2.0.0")
+        .summary("Gives the value of a field."),
+    command(Group::Hash, "hgetall", hgetall)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("2.0.0")
+        .complexity("O(N) where N is the number of fields.")
+        .summary("Gives all fields of a hash with their values.")
+        .tips(&["nondeterministic_output_order"]),
+    command(Group::Hash, "hincrby", hincrby)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("field"), Arg::integer("increment")])
+        .since("2.0.0")
+        .summary("Adds a number to the integer in a field; a missing one counts from 0."),
+    command(Group::Hash, "hincrbyfloat", hincrbyfloat)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("field"), Arg::double("increment")])
+        .since("2.6.0")
+        .summary("Adds a floating point number to the number in a field; a missing one counts from 0."),
+    command(Group::Hash, "hkeys", hkeys)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("2.0.0")
+        .complexity("O(N) where N is the number of fields.")
+        .summary("Gives all fields of a hash.")
+        .tips(&["nondeterministic_output_order"]),
+    command(Group::Hash, "hlen", hlen)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("2.0.0")
+        .summary("Counts the fields of a hash."),
+    command(Group::Hash, "hmget", hmget)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("field").multiple()])
+        .since("2.0.0")
+        .complexity("O(N) where N is the number of fields asked for.")
+        .summary("Gives the values of several fields."),
+    command(Group::Hash, "hmset", hmset)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::block("data").multiple().of(&[Arg::string("field"), Arg::string("value")])])
+        .since("2.0.0")
+        .deprecated("4.0.0", "`HSET` with multiple field-value pairs")
+        .complexity("O(N) where N is the number of fields.")
+        .summary("Sets several fields of a hash."),
+    command(Group::Hash, "hrandfield", hrandfield)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::block("options")
+                .optional()
+                .of(&[Arg::integer("count"), Arg::word("withvalues", "WITHVALUES").optional()]),
+        ])
+        .since("6.2.0")
+        .complexity("O(N) where N is the number of fields asked for.")
+        .summary("Gives fields of a hash at random.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Hash, "hscan", hscan)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::integer("cursor"),
+            Arg::pattern("pattern").token("MATCH").optional(),
+            Arg::integer("count").token("COUNT").optional(),
+        ])
+        .since("2.8.0")
+        .complexity("O(1) a call; O(N) for a full pass, where N is the number of fields.")
+        .summary("Goes through the fields of a hash step by step.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Hash, "hset", hset)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::block("data").multiple().of(&[Arg::string("field"), Arg::string("value")])])
+        .since("2.0.0")
+        .history(&["4.0.0"])
+        .complexity("O(1) for each field.")
+        .summary("Sets fields of a hash, which is created when it is not there."),
+    command(Group::Hash, "hsetnx", hsetnx)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("field"), Arg::string("value")])
+        .since("2.0.0")
+        .summary("Sets a field of a hash when it is not there."),
+    command(Group::Hash, "hstrlen", hstrlen)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("field")])
+        .since("3.2.0")
+        .summary("Gives the length of the value of a field."),
+    command(Group::Hash, "hvals", hvals)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("2.0.0")
+        .complexity("O(N) where N is the number of fields.")
+        .summary("Gives all values of a hash.")
+        .tips(&["nondeterministic_output_order"]),
 ];
 
 fn hash_of(entry: &Entry) -> Result<&Hash, CmdError> {
@@ -293,22 +167,14 @@ fn change<R>(ctx: &mut Ctx<'_>, key: &[u8], f: impl FnOnce(&mut Hash) -> Result<
     Ok(result)
 }
 
-fn changed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize) {
-    ctx.ks.signal_modified(ctx.db, key);
-    ctx.ks.effects.notify(notify::HASH, event, key, ctx.db);
-    ctx.dirty(count as u64);
-}
-
 fn hset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let created = set_fields(ctx, args)?;
-    ctx.out.int(created as i64);
-    Ok(())
+    ctx.out.just_int(created as i64)
 }
 
 fn hmset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     set_fields(ctx, args)?;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 /// Sets the fields; returns how many of them are new.
@@ -321,7 +187,7 @@ fn set_fields(ctx: &mut Ctx<'_>, args: Args<'_>) -> Result<usize, CmdError> {
         hash.will_grow(args.from(2).iter(), &limits);
         Ok((2..args.len()).step_by(2).filter(|i| hash.set(&args[*i], &args[i + 1], &limits)).count())
     })?;
-    changed(ctx, &args[1], "hset", args.len() / 2 - 1);
+    ctx.changed(notify::HASH, "hset", &args[1], (args.len() / 2 - 1) as u64);
     Ok(created)
 }
 
@@ -336,10 +202,9 @@ fn hsetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Ok(is_new)
     })?;
     if is_new {
-        changed(ctx, &args[1], "hset", 1);
+        ctx.changed(notify::HASH, "hset", &args[1], 1);
     }
-    ctx.out.int(is_new as i64);
-    Ok(())
+    ctx.out.just_int(is_new as i64)
 }
 
 fn hincrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -355,9 +220,8 @@ fn hincrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         hash.set(&args[2], IntBuf::new().format(sum), &limits);
         Ok(sum)
     })?;
-    changed(ctx, &args[1], "hincrby", 1);
-    ctx.out.int(sum);
-    Ok(())
+    ctx.changed(notify::HASH, "hincrby", &args[1], 1);
+    ctx.out.just_int(sum)
 }
 
 fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -380,7 +244,7 @@ fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         hash.set(&args[2], text.as_bytes(), &limits);
         Ok(text)
     })?;
-    changed(ctx, &args[1], "hincrbyfloat", 1);
+    ctx.changed(notify::HASH, "hincrbyfloat", &args[1], 1);
     ctx.out.bulk(text.as_bytes());
     // The result is propagated, not the increment: other machines may round differently.
     ctx.ks.effects.replace_with(&[b"HSET", &args[1], &args[2], text.as_bytes()]);
@@ -389,10 +253,7 @@ fn hincrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn hdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else { return ctx.out.just_int(0) };
     let hash = hash_mut(&mut entry)?;
     let removed = args.from(2).iter().filter(|f| hash.remove(f)).count();
     let is_empty = hash.is_empty();
@@ -400,8 +261,7 @@ fn hdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if removed > 0 {
         elements_removed(ctx, key, (notify::HASH, "hdel"), removed, is_empty);
     }
-    ctx.out.int(removed as i64);
-    Ok(())
+    ctx.out.just_int(removed as i64)
 }
 
 fn reply_value(out: &mut Reply, value: Option<Item<'_>>) {
@@ -430,22 +290,19 @@ fn hmget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn hexists(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
-    ctx.out.int(hash.is_some_and(|h| h.contains(&args[2])) as i64);
-    Ok(())
+    ctx.out.just_int(hash.is_some_and(|h| h.contains(&args[2])) as i64)
 }
 
 fn hstrlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
-    ctx.out.int(hash.and_then(|h| h.get(&args[2])).map_or(0, |v| v.text_len()) as i64);
-    Ok(())
+    ctx.out.just_int(hash.and_then(|h| h.get(&args[2])).map_or(0, |v| v.text_len()) as i64)
 }
 
 fn hlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.ks.read(ctx.db, &args[1]);
     let hash = entry.as_ref().map(|e| hash_of(e)).transpose()?;
-    ctx.out.int(hash.map_or(0, Hash::len) as i64);
-    Ok(())
+    ctx.out.just_int(hash.map_or(0, Hash::len) as i64)
 }
 
 fn hkeys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -496,10 +353,7 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         reply_value(ctx.out, hash.and_then(Hash::random).map(|(field, _)| field));
         return Ok(());
     };
-    let Some(hash) = hash else {
-        ctx.out.array(0);
-        return Ok(());
-    };
+    let Some(hash) = hash else { return ctx.out.just_empty() };
     let out = &mut *ctx.out;
     let pairs_apart = out.resp3 && with_values;
     let wanted = count.unsigned_abs() as usize;

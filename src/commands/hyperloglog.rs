@@ -5,78 +5,43 @@ use crate::keyspace::Entry;
 use crate::structs::hll::{self, Corrupt, Encoding, Run};
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "pfadd",
-        run: Some(pfadd),
-        arity: -2,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::HYPERLOGLOG,
-        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
-        group: Group::Hyperloglog,
-        since: "2.8.9",
-        complexity: "O(1) for each element.",
-        summary: "Adds elements to a HyperLogLog, which is created when it is not there.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("element", ArgKind::String).optional().multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "pfcount",
-        run: Some(pfcount),
-        arity: -2,
-        flags: flag::MAY_REPLICATE | flag::READONLY,
-        acl: cat::HYPERLOGLOG,
-        keys: &[KeySpec::range(key::RW | key::ACCESS, 1, -1, 1)
-            .notes("RW because it may change the internal representation of the key, and propagate to replicas")],
-        group: Group::Hyperloglog,
-        since: "2.8.9",
-        complexity: "O(1) for one key, whose count is stored with it; O(N) where N is the number of keys for several.",
-        summary: "Gives the approximate number of different elements that HyperLogLogs have seen.",
-        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "pfdebug",
-        run: Some(pfdebug),
-        arity: 3,
-        flags: flag::ADMIN | flag::DENYOOM | flag::WRITE | flag::SYSCMD,
-        acl: cat::HYPERLOGLOG,
-        keys: &[KeySpec::range(key::RW | key::ACCESS, 2, 0, 1)],
-        group: Group::Hyperloglog,
-        since: "2.8.9",
-        complexity: "O(1), or O(N) where N is the number of registers.",
-        summary: "Shows or changes how a HyperLogLog is stored.",
-        args: &[arg("subcommand", ArgKind::String), arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "pfmerge",
-        run: Some(pfmerge),
-        arity: -2,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::HYPERLOGLOG,
-        keys: &[
+    command(Group::Hyperloglog, "pfadd", pfadd)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("element").optional().multiple()])
+        .since("2.8.9")
+        .complexity("O(1) for each element.")
+        .summary("Adds elements to a HyperLogLog, which is created when it is not there."),
+    command(Group::Hyperloglog, "pfcount", pfcount)
+        .flags(flag::MAY_REPLICATE | flag::READONLY)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS, 1, -1, 1)
+            .notes("RW because it may change the internal representation of the key, and propagate to replicas")])
+        .args(&[Arg::key("key", 0).multiple()])
+        .since("2.8.9")
+        .complexity("O(1) for one key, whose count is stored with it; O(N) where N is the number of keys for several.")
+        .summary("Gives the approximate number of different elements that HyperLogLogs have seen."),
+    command(Group::Hyperloglog, "pfdebug", pfdebug)
+        .flags(flag::ADMIN | flag::DENYOOM | flag::WRITE | flag::SYSCMD)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS, 2, 0, 1)])
+        .args(&[Arg::string("subcommand"), Arg::key("key", 0)])
+        .since("2.8.9")
+        .complexity("O(1), or O(N) where N is the number of registers.")
+        .summary("Shows or changes how a HyperLogLog is stored."),
+    command(Group::Hyperloglog, "pfmerge", pfmerge)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[
             KeySpec::range(key::RW | key::ACCESS | key::INSERT, 1, 0, 1),
             KeySpec::range(key::RO | key::ACCESS, 2, -1, 1),
-        ],
-        group: Group::Hyperloglog,
-        since: "2.8.9",
-        complexity: "O(N) where N is the number of keys.",
-        summary: "Merges HyperLogLogs into one.",
-        args: &[arg("destkey", ArgKind::Key).spec(0), arg("sourcekey", ArgKind::Key).spec(1).optional().multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "pfselftest",
-        run: Some(pfselftest),
-        arity: 1,
-        flags: flag::ADMIN | flag::SYSCMD,
-        acl: cat::HYPERLOGLOG,
-        group: Group::Hyperloglog,
-        since: "2.8.9",
-        complexity: "O(1), but many times.",
-        summary: "Tests the HyperLogLog implementation.",
-        ..Command::ROW
-    },
+        ])
+        .args(&[Arg::key("destkey", 0), Arg::key("sourcekey", 1).optional().multiple()])
+        .since("2.8.9")
+        .complexity("O(N) where N is the number of keys.")
+        .summary("Merges HyperLogLogs into one."),
+    command(Group::Hyperloglog, "pfselftest", pfselftest)
+        .flags(flag::ADMIN | flag::SYSCMD)
+        .since("2.8.9")
+        .complexity("O(1), but many times.")
+        .summary("Tests the HyperLogLog implementation."),
 ];
 
 const NOT_HLL: CmdError = CmdError::of("WRONGTYPE Key is not a valid HyperLogLog string value.");
@@ -93,13 +58,6 @@ fn hll_of(entry: &Entry) -> Result<(&[u8], Encoding), CmdError> {
         ValueRef::Int(_) => Err(NOT_HLL),
         ValueRef::Object(_) => Err(error::WRONG_TYPE),
     }
-}
-
-/// Notes that a HyperLogLog has changed.
-fn changed(ctx: &mut Ctx<'_>, key: &[u8], changes: u64) {
-    ctx.ks.signal_modified(ctx.db, key);
-    ctx.ks.effects.notify(notify::STRING, "pfadd", key, ctx.db);
-    ctx.dirty(changes);
 }
 
 fn pfadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -125,16 +83,14 @@ fn pfadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
     }
     if added > 0 {
-        changed(ctx, key, added);
+        ctx.changed(notify::STRING, "pfadd", key, added);
     }
-    ctx.out.int((added > 0) as i64);
-    Ok(())
+    ctx.out.just_int((added > 0) as i64)
 }
 
 fn pfcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let count = if args.len() == 2 { count_one(ctx, &args[1])? } else { union_of(ctx, args.from(1))?.0.count() };
-    ctx.out.int(count as i64);
-    Ok(())
+    ctx.out.just_int(count as i64)
 }
 
 /// The count of one key. If it is not cached in the value, it is stored there: a change, although this is a read.
@@ -184,9 +140,8 @@ fn pfmerge(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         hll::forget_count(&mut value);
     }
-    changed(ctx, key, 1);
-    ctx.out.ok();
-    Ok(())
+    ctx.changed(notify::STRING, "pfadd", key, 1);
+    ctx.out.just_ok()
 }
 
 fn pfdebug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -244,8 +199,7 @@ fn pfdebug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn pfselftest(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     test_registers()?;
     test_estimates(ctx.cfg.hll_sparse_max_bytes)?;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn failed(text: String) -> CmdError {

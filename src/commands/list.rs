@@ -1,379 +1,208 @@
 //! List commands, and what waits for lists to have elements.
 
-use super::collection::{self, MultiPop, wait_for_keys};
+use super::collection::{self, PopEnd, blocking_multi_pop, blocking_pop, multi_pop, timeout_arg};
 use super::prelude::*;
 use super::{count_arg, int_arg, reply_item};
 use crate::keyspace::list::{End, List};
 use crate::keyspace::{Entry, Object};
 use crate::resp::Reply;
 use crate::structs::listpack::Item;
-use crate::structs::numbers::parse_f64;
 use crate::structs::quicklist::Limits;
 
-const ENDS: &[Arg] = &[arg("left", ArgKind::PureToken).token("LEFT"), arg("right", ArgKind::PureToken).token("RIGHT")];
+const ENDS: &[Arg] = &[Arg::word("left", "LEFT"), Arg::word("right", "RIGHT")];
 const FROM_TO: &[KeySpec] =
     &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1), KeySpec::range(key::RW | key::INSERT, 2, 0, 1)];
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "blmove",
-        run: Some(blmove),
-        arity: 6,
-        flags: flag::BLOCKING | flag::DENYOOM | flag::WRITE,
-        acl: cat::LIST,
-        keys: FROM_TO,
-        group: Group::List,
-        since: "6.2.0",
-        complexity: "O(1)",
-        summary: "Moves an element from an end of a list to an end of another; waits until there is one.",
-        args: &[
-            arg("source", ArgKind::Key).spec(0),
-            arg("destination", ArgKind::Key).spec(1),
-            arg("wherefrom", ArgKind::OneOf).of(ENDS),
-            arg("whereto", ArgKind::OneOf).of(ENDS),
-            arg("timeout", ArgKind::Double),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "blmpop",
-        run: Some(blmpop),
-        arity: -5,
-        flags: flag::BLOCKING | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 2)],
-        group: Group::List,
-        since: "7.0.0",
-        complexity: "O(N+M) where N is the number of keys and M the number of elements taken.",
-        summary: "Takes elements from the first list that has some; waits until one does.",
-        args: &[
-            arg("timeout", ArgKind::Double),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("where", ArgKind::OneOf).of(ENDS),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "blpop",
-        run: Some(blpop),
-        arity: -3,
-        flags: flag::BLOCKING | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, -2, 1)],
-        group: Group::List,
-        since: "2.0.0",
-        complexity: "O(N) where N is the number of keys.",
-        summary: "Takes the first element of the first list that has one; waits until one does.",
-        history: &["6.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple(), arg("timeout", ArgKind::Double)],
-        ..Command::ROW
-    },
-    Command {
-        name: "brpop",
-        run: Some(brpop),
-        arity: -3,
-        flags: flag::BLOCKING | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, -2, 1)],
-        group: Group::List,
-        since: "2.0.0",
-        complexity: "O(N) where N is the number of keys.",
-        summary: "Takes the last element of the first list that has one; waits until one does.",
-        history: &["6.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple(), arg("timeout", ArgKind::Double)],
-        ..Command::ROW
-    },
-    Command {
-        name: "brpoplpush",
-        run: Some(brpoplpush),
-        arity: 4,
-        flags: flag::BLOCKING | flag::DENYOOM | flag::WRITE,
-        acl: cat::LIST,
-        keys: FROM_TO,
-        group: Group::List,
-        since: "2.2.0",
-        complexity: "O(1)",
-        summary: "Moves the last element of a list to the beginning of another; waits until there is one.",
-        history: &["6.0.0"],
-        deprecated: Some(("6.2.0", "`BLMOVE` with the `RIGHT` and `LEFT` arguments")),
-        args: &[
-            arg("source", ArgKind::Key).spec(0),
-            arg("destination", ArgKind::Key).spec(1),
-            arg("timeout", ArgKind::Double),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "lindex",
-        run: Some(lindex),
-        arity: 3,
-        flags: flag::READONLY,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::List,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of elements to walk over; O(1) at either end.",
-        summary: "Gives the element of an index.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("index", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "linsert",
-        run: Some(linsert),
-        arity: 5,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
-        group: Group::List,
-        since: "2.2.0",
-        complexity: "O(N) where N is the number of elements before the pivot; O(1) at the beginning, O(N) at the end.",
-        summary: "Adds an element next to another one.",
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("where", ArgKind::OneOf).of(&[
-                arg("before", ArgKind::PureToken).token("BEFORE"),
-                arg("after", ArgKind::PureToken).token("AFTER"),
-            ]),
-            arg("pivot", ArgKind::String),
-            arg("element", ArgKind::String),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "llen",
-        run: Some(llen),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
-        group: Group::List,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Gives the length of a list.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "lmove",
-        run: Some(lmove),
-        arity: 5,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::LIST,
-        keys: FROM_TO,
-        group: Group::List,
-        since: "6.2.0",
-        complexity: "O(1)",
-        summary: "Moves an element from an end of a list to an end of another.",
-        args: &[
-            arg("source", ArgKind::Key).spec(0),
-            arg("destination", ArgKind::Key).spec(1),
-            arg("wherefrom", ArgKind::OneOf).of(ENDS),
-            arg("whereto", ArgKind::OneOf).of(ENDS),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "lmpop",
-        run: Some(lmpop),
-        arity: -4,
-        flags: flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 1)],
-        group: Group::List,
-        since: "7.0.0",
-        complexity: "O(N+M) where N is the number of keys and M the number of elements taken.",
-        summary: "Takes elements from the first list that has some.",
-        args: &[
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("where", ArgKind::OneOf).of(ENDS),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "lpop",
-        run: Some(lpop),
-        arity: -2,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)],
-        group: Group::List,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of elements taken.",
-        summary: "Takes elements from the beginning of a list.",
-        history: &["6.2.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).since("6.2.0").optional()],
-        ..Command::ROW
-    },
-    Command {
-        name: "lpos",
-        run: Some(super::list_pos::lpos),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::List,
-        since: "6.0.6",
-        complexity: "O(N) where N is the length of the list; less with MAXLEN, or when the matches are near the end begun with.",
-        summary: "Finds the indexes of elements.",
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("element", ArgKind::String),
-            arg("rank", ArgKind::Integer).token("RANK").optional(),
-            arg("num-matches", ArgKind::Integer).token("COUNT").optional(),
-            arg("len", ArgKind::Integer).token("MAXLEN").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "lpush",
-        run: Some(lpush),
-        arity: -3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
-        group: Group::List,
-        since: "1.0.0",
-        complexity: "O(1) for each element.",
-        summary: "Adds elements at the beginning of a list, which is created when it is not there.",
-        history: &["2.4.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("element", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "lpushx",
-        run: Some(lpushx),
-        arity: -3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
-        group: Group::List,
-        since: "2.2.0",
-        complexity: "O(1) for each element.",
-        summary: "Adds elements at the beginning of a list, provided that it is there.",
-        history: &["4.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("element", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "lrange",
-        run: Some(lrange),
-        arity: 4,
-        flags: flag::READONLY,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::List,
-        since: "1.0.0",
-        complexity: "O(S+N) where S is the distance of the first element from the nearer end and N the number of elements.",
-        summary: "Gives the elements of a range of indexes.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("start", ArgKind::Integer), arg("stop", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "lrem",
-        run: Some(lrem),
-        arity: 4,
-        flags: flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::List,
-        since: "1.0.0",
-        complexity: "O(N+M) where N is the length of the list and M the number of elements removed.",
-        summary: "Removes elements by their value.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer), arg("element", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "lset",
-        run: Some(lset),
-        arity: 4,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::List,
-        since: "1.0.0",
-        complexity: "O(N) where N is the length of the list; O(1) at either end.",
-        summary: "Puts another element in the place of one.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("index", ArgKind::Integer), arg("element", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "ltrim",
-        run: Some(ltrim),
-        arity: 4,
-        flags: flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::List,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of elements removed.",
-        summary: "Removes what is outside a range of indexes.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("start", ArgKind::Integer), arg("stop", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "rpop",
-        run: Some(rpop),
-        arity: -2,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)],
-        group: Group::List,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of elements taken.",
-        summary: "Takes elements from the end of a list.",
-        history: &["6.2.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).since("6.2.0").optional()],
-        ..Command::ROW
-    },
-    Command {
-        name: "rpoplpush",
-        run: Some(rpoplpush),
-        arity: 3,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::LIST,
-        keys: FROM_TO,
-        group: Group::List,
-        since: "1.2.0",
-        complexity: "O(1)",
-        summary: "Moves the last element of a list to the beginning of another.",
-        deprecated: Some(("6.2.0", "`LMOVE` with the `RIGHT` and `LEFT` arguments")),
-        args: &[arg("source", ArgKind::Key).spec(0), arg("destination", ArgKind::Key).spec(1)],
-        ..Command::ROW
-    },
-    Command {
-        name: "rpush",
-        run: Some(rpush),
-        arity: -3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
-        group: Group::List,
-        since: "1.0.0",
-        complexity: "O(1) for each element.",
-        summary: "Adds elements at the end of a list, which is created when it is not there.",
-        history: &["2.4.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("element", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "rpushx",
-        run: Some(rpushx),
-        arity: -3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::LIST,
-        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
-        group: Group::List,
-        since: "2.2.0",
-        complexity: "O(1) for each element.",
-        summary: "Adds elements at the end of a list, provided that it is there.",
-        history: &["4.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("element", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
+    command(Group::List, "blmove", blmove)
+        .flags(flag::BLOCKING | flag::DENYOOM | flag::WRITE)
+        .keys(FROM_TO)
+        .args(&[
+            Arg::key("source", 0),
+            Arg::key("destination", 1),
+            Arg::one_of("wherefrom").of(ENDS),
+            Arg::one_of("whereto").of(ENDS),
+            Arg::double("timeout"),
+        ])
+        .since("6.2.0")
+        .summary("Moves an element from an end of a list to an end of another; waits until there is one."),
+    command(Group::List, "blmpop", blocking_multi_pop::<End>)
+        .flags(flag::BLOCKING | flag::WRITE)
+        .keys(&[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 2)])
+        .args(&[
+            Arg::double("timeout"),
+            Arg::integer("numkeys"),
+            Arg::key("key", 0).multiple(),
+            Arg::one_of("where").of(ENDS),
+            Arg::integer("count").token("COUNT").optional(),
+        ])
+        .since("7.0.0")
+        .complexity("O(N+M) where N is the number of keys and M the number of elements taken.")
+        .summary("Takes elements from the first list that has some; waits until one does."),
+    command(Group::List, "blpop", |ctx, args| blocking_pop(ctx, args, End::Head))
+        .flags(flag::BLOCKING | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, -2, 1)])
+        .args(&[Arg::key("key", 0).multiple(), Arg::double("timeout")])
+        .since("2.0.0")
+        .history(&["6.0.0"])
+        .complexity("O(N) where N is the number of keys.")
+        .summary("Takes the first element of the first list that has one; waits until one does."),
+    command(Group::List, "brpop", |ctx, args| blocking_pop(ctx, args, End::Tail))
+        .flags(flag::BLOCKING | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, -2, 1)])
+        .args(&[Arg::key("key", 0).multiple(), Arg::double("timeout")])
+        .since("2.0.0")
+        .history(&["6.0.0"])
+        .complexity("O(N) where N is the number of keys.")
+        .summary("Takes the last element of the first list that has one; waits until one does."),
+    command(Group::List, "brpoplpush", brpoplpush)
+        .flags(flag::BLOCKING | flag::DENYOOM | flag::WRITE)
+        .keys(FROM_TO)
+        .args(&[Arg::key("source", 0), Arg::key("destination", 1), Arg::double("timeout")])
+        .since("2.2.0")
+        .history(&["6.0.0"])
+        .deprecated("6.2.0", "`BLMOVE` with the `RIGHT` and `LEFT` arguments")
+        .summary("Moves the last element of a list to the beginning of another; waits until there is one."),
+    command(Group::List, "lindex", lindex)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("index")])
+        .complexity("O(N) where N is the number of elements to walk over; O(1) at either end.")
+        .summary("Gives the element of an index."),
+    command(Group::List, "linsert", linsert)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::one_of("where").of(&[Arg::word("before", "BEFORE"), Arg::word("after", "AFTER")]),
+            Arg::string("pivot"),
+            Arg::string("element"),
+        ])
+        .since("2.2.0")
+        .complexity("O(N) where N is the number of elements before the pivot; O(1) at the beginning, O(N) at the end.")
+        .summary("Adds an element next to another one."),
+    command(Group::List, "llen", llen)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .summary("Gives the length of a list."),
+    command(Group::List, "lmove", lmove)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(FROM_TO)
+        .args(&[
+            Arg::key("source", 0),
+            Arg::key("destination", 1),
+            Arg::one_of("wherefrom").of(ENDS),
+            Arg::one_of("whereto").of(ENDS),
+        ])
+        .since("6.2.0")
+        .summary("Moves an element from an end of a list to an end of another."),
+    command(Group::List, "lmpop", multi_pop::<End>)
+        .flags(flag::WRITE)
+        .keys(&[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 1)])
+        .args(&[
+            Arg::integer("numkeys"),
+            Arg::key("key", 0).multiple(),
+            Arg::one_of("where").of(ENDS),
+            Arg::integer("count").token("COUNT").optional(),
+        ])
+        .since("7.0.0")
+        .complexity("O(N+M) where N is the number of keys and M the number of elements taken.")
+        .summary("Takes elements from the first list that has some."),
+    command(Group::List, "lpop", |ctx, args| pop(ctx, args, End::Head))
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("count").since("6.2.0").optional()])
+        .history(&["6.2.0"])
+        .complexity("O(N) where N is the number of elements taken.")
+        .summary("Takes elements from the beginning of a list."),
+    command(Group::List, "lpos", super::list_pos::lpos)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("element"),
+            Arg::integer("rank").token("RANK").optional(),
+            Arg::integer("num-matches").token("COUNT").optional(),
+            Arg::integer("len").token("MAXLEN").optional(),
+        ])
+        .since("6.0.6")
+        .complexity(
+            "O(N) where N is the length of the list; less with MAXLEN, or when the matches are near the end \
+             begun with.",
+        )
+        .summary("Finds the indexes of elements."),
+    command(Group::List, "lpush", |ctx, args| push(ctx, args, End::Head, false))
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("element").multiple()])
+        .history(&["2.4.0"])
+        .complexity("O(1) for each element.")
+        .summary("Adds elements at the beginning of a list, which is created when it is not there."),
+    command(Group::List, "lpushx", |ctx, args| push(ctx, args, End::Head, true))
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("element").multiple()])
+        .since("2.2.0")
+        .history(&["4.0.0"])
+        .complexity("O(1) for each element.")
+        .summary("Adds elements at the beginning of a list, provided that it is there."),
+    command(Group::List, "lrange", lrange)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("start"), Arg::integer("stop")])
+        .complexity(
+            "O(S+N) where S is the distance of the first element from the nearer end and N the number of \
+             elements.",
+        )
+        .summary("Gives the elements of a range of indexes."),
+    command(Group::List, "lrem", lrem)
+        .flags(flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("count"), Arg::string("element")])
+        .complexity("O(N+M) where N is the length of the list and M the number of elements removed.")
+        .summary("Removes elements by their value."),
+    command(Group::List, "lset", lset)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("index"), Arg::string("element")])
+        .complexity("O(N) where N is the length of the list; O(1) at either end.")
+        .summary("Puts another element in the place of one."),
+    command(Group::List, "ltrim", ltrim)
+        .flags(flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("start"), Arg::integer("stop")])
+        .complexity("O(N) where N is the number of elements removed.")
+        .summary("Removes what is outside a range of indexes."),
+    command(Group::List, "rpop", |ctx, args| pop(ctx, args, End::Tail))
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("count").since("6.2.0").optional()])
+        .history(&["6.2.0"])
+        .complexity("O(N) where N is the number of elements taken.")
+        .summary("Takes elements from the end of a list."),
+    command(Group::List, "rpoplpush", rpoplpush)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(FROM_TO)
+        .args(&[Arg::key("source", 0), Arg::key("destination", 1)])
+        .since("1.2.0")
+        .deprecated("6.2.0", "`LMOVE` with the `RIGHT` and `LEFT` arguments")
+        .summary("Moves the last element of a list to the beginning of another."),
+    command(Group::List, "rpush", |ctx, args| push(ctx, args, End::Tail, false))
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("element").multiple()])
+        .history(&["2.4.0"])
+        .complexity("O(1) for each element.")
+        .summary("Adds elements at the end of a list, which is created when it is not there."),
+    command(Group::List, "rpushx", |ctx, args| push(ctx, args, End::Tail, true))
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("element").multiple()])
+        .since("2.2.0")
+        .history(&["4.0.0"])
+        .complexity("O(1) for each element.")
+        .summary("Adds elements at the end of a list, provided that it is there."),
 ];
 
 /// The type that blocking commands wait for.
@@ -407,24 +236,6 @@ fn end_arg(arg: &[u8]) -> Result<End, CmdError> {
     }
 }
 
-/// A timeout in seconds with a fraction, as the wall clock time at which it ends, ms; `None` for 0: never.
-pub(crate) fn timeout_arg(arg: &[u8], now_ms: i64) -> Result<Option<i64>, CmdError> {
-    const TOO_LARGE: CmdError = CmdError::of("ERR timeout is out of range");
-    let invalid = CmdError::of("ERR timeout is not a float or out of range");
-    let ms = (parse_f64(arg).ok_or(invalid)? * 1000.0).ceil();
-    if ms >= i64::MAX as f64 {
-        return Err(TOO_LARGE);
-    }
-    if ms < 0.0 {
-        return Err(CmdError::of("ERR timeout is negative"));
-    }
-    let ms = ms as i64;
-    if ms == 0 {
-        return Ok(None);
-    }
-    now_ms.checked_add(ms).map(Some).ok_or(TOO_LARGE)
-}
-
 fn push_event(end: End) -> &'static str {
     if end == End::Head { "lpush" } else { "rpush" }
 }
@@ -435,22 +246,6 @@ fn pop_event(end: End) -> &'static str {
 
 fn pop_command(end: End) -> &'static [u8] {
     if end == End::Head { b"LPOP" } else { b"RPOP" }
-}
-
-fn lpush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    push(ctx, args, End::Head, false)
-}
-
-fn rpush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    push(ctx, args, End::Tail, false)
-}
-
-fn lpushx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    push(ctx, args, End::Head, true)
-}
-
-fn rpushx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    push(ctx, args, End::Tail, true)
 }
 
 fn push(ctx: &mut Ctx<'_>, args: Args<'_>, end: End, only_existing: bool) -> CmdResult {
@@ -465,19 +260,15 @@ fn push(ctx: &mut Ctx<'_>, args: Args<'_>, end: End, only_existing: bool) -> Cmd
     let len = if let Some(mut entry) = ctx.ks.write(ctx.db, key) {
         add_to(list_mut(&mut entry)?)
     } else if only_existing {
-        ctx.out.int(0);
-        return Ok(());
+        return ctx.out.just_int(0);
     } else {
         let mut list = List::new();
         let len = add_to(&mut list);
         ctx.ks.insert(ctx.db, key, list.into(), None);
         len
     };
-    ctx.ks.signal_modified(ctx.db, key);
-    ctx.ks.effects.notify(notify::LIST, push_event(end), key, ctx.db);
-    ctx.dirty(added.len() as u64);
-    ctx.out.int(len as i64);
-    Ok(())
+    ctx.changed(notify::LIST, push_event(end), key, added.len() as u64);
+    ctx.out.just_int(len as i64)
 }
 
 /// To be called after elements were removed from a list. Returns whether it is empty now.
@@ -488,14 +279,6 @@ fn is_used_up(list: &mut List, limits: Limits) -> bool {
 
 fn elements_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize, is_empty: bool) {
     collection::elements_removed(ctx, key, (notify::LIST, event), count, is_empty);
-}
-
-fn lpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    pop(ctx, args, End::Head)
-}
-
-fn rpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    pop(ctx, args, End::Tail)
 }
 
 fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
@@ -516,8 +299,7 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
     let list = list_mut(&mut entry)?;
     let taken = match count {
         Some(0) => {
-            ctx.out.array(0);
-            return Ok(());
+            return ctx.out.just_empty();
         }
         count => take(ctx.out, list, end, count),
     };
@@ -555,15 +337,11 @@ fn llen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(entry) => list_of(entry)?.len(),
         None => 0,
     };
-    ctx.out.int(len as i64);
-    Ok(())
+    ctx.out.just_int(len as i64)
 }
 
 fn lindex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
-        ctx.out.null();
-        return Ok(());
-    };
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else { return ctx.out.just_null() };
     let list = list_of(entry)?;
     let index = list.index(int_arg(&args[2])?);
     if index.and_then(|i| list.get(i, |item| reply_item(ctx.out, item))).is_none() {
@@ -583,11 +361,8 @@ fn lset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     list.set(index, text, limits);
     list.did_shrink(limits);
     drop(entry);
-    ctx.ks.signal_modified(ctx.db, key);
-    ctx.ks.effects.notify(notify::LIST, "lset", key, ctx.db);
-    ctx.dirty(1);
-    ctx.out.ok();
-    Ok(())
+    ctx.changed(notify::LIST, "lset", key, 1);
+    ctx.out.just_ok()
 }
 
 fn linsert(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -597,25 +372,16 @@ fn linsert(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if !after && !args[2].eq_ignore_ascii_case(b"BEFORE") {
         return Err(error::SYNTAX);
     }
-    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else { return ctx.out.just_int(0) };
     let list = list_mut(&mut entry)?;
     list.will_grow(text.len(), 1, limits);
     let wanted = Wanted::new(pivot);
-    let Some(at) = list.walk(0).position(|item| wanted.is(item)) else {
-        ctx.out.int(-1);
-        return Ok(());
-    };
+    let Some(at) = list.walk(0).position(|item| wanted.is(item)) else { return ctx.out.just_int(-1) };
     list.insert(at + usize::from(after), text, limits);
     let len = list.len();
     drop(entry);
-    ctx.ks.signal_modified(ctx.db, key);
-    ctx.ks.effects.notify(notify::LIST, "linsert", key, ctx.db);
-    ctx.dirty(1);
-    ctx.out.int(len as i64);
-    Ok(())
+    ctx.changed(notify::LIST, "linsert", key, 1);
+    ctx.out.just_int(len as i64)
 }
 
 /// A text that elements are compared with: read as an integer once.
@@ -647,15 +413,9 @@ fn lrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     /// Bytes of RESP around a bulk string of some hundred bytes.
     const BULK_OVERHEAD: usize = 8;
     let (start, stop) = (int_arg(&args[2])?, int_arg(&args[3])?);
-    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
-        ctx.out.array(0);
-        return Ok(());
-    };
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else { return ctx.out.just_empty() };
     let list = list_of(entry)?;
-    let Some((start, count)) = index_range(list.len(), start, stop) else {
-        ctx.out.array(0);
-        return Ok(());
-    };
+    let Some((start, count)) = index_range(list.len(), start, stop) else { return ctx.out.just_empty() };
     ctx.out.array(count);
     if let List::Quick(quick) = list
         && count > list.len() / 2
@@ -671,10 +431,7 @@ fn ltrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let limits = limits(ctx);
     let (start, stop) = (int_arg(&args[2])?, int_arg(&args[3])?);
     let key = &args[1];
-    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
-        ctx.out.ok();
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else { return ctx.out.just_ok() };
     let list = list_mut(&mut entry)?;
     let len = list.len();
     let (start, kept) = index_range(len, start, stop).unwrap_or((len, 0));
@@ -683,18 +440,14 @@ fn ltrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let is_empty = is_used_up(list, limits);
     drop(entry);
     elements_removed(ctx, key, "ltrim", len - kept, is_empty);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn lrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let limits = limits(ctx);
     let (key, text) = (&args[1], &args[3]);
     let count = int_arg(&args[2])?;
-    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else { return ctx.out.just_int(0) };
     let max = if count == 0 { usize::MAX } else { count.unsigned_abs() as usize };
     let list = list_mut(&mut entry)?;
     let removed = list.remove_matching(text, max, count < 0);
@@ -703,8 +456,7 @@ fn lrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if removed > 0 {
         elements_removed(ctx, key, "lrem", removed, is_empty);
     }
-    ctx.out.int(removed as i64);
-    Ok(())
+    ctx.out.just_int(removed as i64)
 }
 
 fn lmove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -762,68 +514,33 @@ fn move_element(ctx: &mut Ctx<'_>, source: &[u8], target: &[u8], from: End, to: 
     Ok(true)
 }
 
-/// Removes elements from the first of the lists that exists, and replies with its key and them. False if none exists.
-/// Without a count one element is removed and is not wrapped in an array.
-fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) -> Result<bool, CmdError> {
-    let limits = limits(ctx);
-    for key in keys.iter() {
-        let Some(mut entry) = ctx.ks.write(ctx.db, key) else { continue };
-        let list = list_mut(&mut entry)?;
-        ctx.out.array(2);
-        ctx.out.bulk(key);
-        let taken = take(ctx.out, list, end, count);
-        let is_empty = is_used_up(list, limits);
-        drop(entry);
-        elements_removed(ctx, key, pop_event(end), taken, is_empty);
-        let effects = &mut ctx.ks.effects;
-        match count {
-            Some(_) => effects.replace_with(&[pop_command(end), key, IntBuf::new().format(taken as i64)]),
-            None => effects.replace_with(&[pop_command(end), key]),
+impl PopEnd for End {
+    const OF: &'static str = LIST;
+
+    fn parse(word: &[u8]) -> Result<End, CmdError> {
+        end_arg(word)
+    }
+
+    fn pop_first(self, ctx: &mut Ctx<'_>, keys: Args<'_>, count: Option<usize>) -> Result<bool, CmdError> {
+        let limits = limits(ctx);
+        for key in keys.iter() {
+            let Some(mut entry) = ctx.ks.write(ctx.db, key) else { continue };
+            let list = list_mut(&mut entry)?;
+            ctx.out.array(2);
+            ctx.out.bulk(key);
+            let taken = take(ctx.out, list, self, count);
+            let is_empty = is_used_up(list, limits);
+            drop(entry);
+            elements_removed(ctx, key, pop_event(self), taken, is_empty);
+            let effects = &mut ctx.ks.effects;
+            match count {
+                Some(_) => effects.replace_with(&[pop_command(self), key, IntBuf::new().format(taken as i64)]),
+                None => effects.replace_with(&[pop_command(self), key]),
+            }
+            return Ok(true);
         }
-        return Ok(true);
+        Ok(false)
     }
-    Ok(false)
-}
-
-fn lmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let what = MultiPop::parse(args, 1, end_arg)?;
-    if !pop_first(ctx, what.keys, what.end, Some(what.count))? {
-        ctx.out.null_array();
-    }
-    Ok(())
-}
-
-fn blmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let what = MultiPop::parse(args, 2, end_arg)?;
-    let deadline_ms = timeout_arg(&args[1], ctx.now_ms())?;
-    pop_or_wait(ctx, what.keys, what.end, Some(what.count), deadline_ms)
-}
-
-fn blpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    blocking_pop(ctx, args, End::Head)
-}
-
-fn brpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    blocking_pop(ctx, args, End::Tail)
-}
-
-fn blocking_pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
-    let last = args.len() - 1;
-    let deadline_ms = timeout_arg(&args[last], ctx.now_ms())?;
-    pop_or_wait(ctx, args.between(1, last), end, None, deadline_ms)
-}
-
-fn pop_or_wait(
-    ctx: &mut Ctx<'_>,
-    keys: Args<'_>,
-    end: End,
-    count: Option<usize>,
-    deadline_ms: Option<i64>,
-) -> CmdResult {
-    if !pop_first(ctx, keys, end, count)? {
-        wait_for_keys(ctx, keys, LIST, deadline_ms);
-    }
-    Ok(())
 }
 
 fn blmove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

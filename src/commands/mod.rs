@@ -24,11 +24,15 @@ pub(crate) mod zset;
 pub(crate) mod zset_join;
 pub(crate) mod zset_range;
 
-use crate::catalog::row::Command;
+use crate::catalog::row::{Command, Group};
 use context::DataFn;
 
 /// The row of a command that works on data.
 pub(crate) type DataCommand = Command<DataFn>;
+
+pub(crate) const fn command(group: Group, name: &'static str, run: DataFn) -> DataCommand {
+    Command::new(group, name, run)
+}
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
 pub(crate) const ALL: &[&[DataCommand]] = &[
@@ -55,10 +59,10 @@ pub(crate) const ALL: &[&[DataCommand]] = &[
 
 /// What the rows of every family use.
 pub(crate) mod prelude {
-    pub(crate) use super::DataCommand;
     pub(crate) use super::context::{Ctx, Wait, Want};
+    pub(crate) use super::{DataCommand, command};
     pub(crate) use crate::catalog::error::{self, CmdError, CmdResult};
-    pub(crate) use crate::catalog::row::{Arg, ArgKind, Begin, Command, Find, Group, KeySpec, arg, cat, flag, key};
+    pub(crate) use crate::catalog::row::{Arg, Begin, Command, Find, Group, KeySpec, cat, flag, key};
     pub(crate) use crate::keyspace::effects::notify;
     pub(crate) use crate::resp::Args;
     pub(crate) use crate::structs::entry::{IntBuf, NewValue, ValueRef};
@@ -110,8 +114,7 @@ pub(crate) fn help(
     out.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     lines.iter().for_each(|line| out.simple(line));
     out.simple("HELP");
-    out.simple("    Print this help.");
-    Ok(())
+    out.just_simple("    Print this help.")
 }
 
 /// The error of commands that parse their subcommands themselves.

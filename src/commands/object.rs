@@ -3,89 +3,44 @@
 use super::prelude::*;
 use crate::keyspace::{EntryMut, Touch, object};
 
-pub(crate) const COMMANDS: &[DataCommand] = &[Command {
-    name: "object",
-    arity: -2,
-    group: Group::Generic,
-    since: "2.2.3",
-    complexity: "What the subcommand does.",
-    summary: "A container for the commands that look into a value.",
-    subcommands: &[
-        Command {
-            name: "object|encoding",
-            run: Some(object_encoding),
-            arity: 3,
-            flags: flag::READONLY,
-            acl: cat::KEYSPACE,
-            keys: &[KeySpec::range(key::RO, 2, 0, 1)],
-            group: Group::Generic,
-            since: "2.2.3",
-            complexity: "O(1)",
-            summary: "Tells how a value is stored.",
-            tips: &["nondeterministic_output"],
-            args: &[arg("key", ArgKind::Key).spec(0)],
-            ..Command::ROW
-        },
-        Command {
-            name: "object|freq",
-            run: Some(object_freq),
-            arity: 3,
-            flags: flag::READONLY,
-            acl: cat::KEYSPACE,
-            keys: &[KeySpec::range(key::RO, 2, 0, 1)],
-            group: Group::Generic,
-            since: "4.0.0",
-            complexity: "O(1)",
-            summary: "Tells how often a key was used of late, on a logarithmic scale.",
-            tips: &["nondeterministic_output"],
-            args: &[arg("key", ArgKind::Key).spec(0)],
-            ..Command::ROW
-        },
-        Command {
-            name: "object|help",
-            run: Some(object_help),
-            arity: 2,
-            flags: flag::LOADING | flag::STALE,
-            acl: cat::KEYSPACE,
-            group: Group::Generic,
-            since: "6.2.0",
-            complexity: "O(1)",
-            summary: "Lists the subcommands.",
-            ..Command::ROW
-        },
-        Command {
-            name: "object|idletime",
-            run: Some(object_idletime),
-            arity: 3,
-            flags: flag::READONLY,
-            acl: cat::KEYSPACE,
-            keys: &[KeySpec::range(key::RO, 2, 0, 1)],
-            group: Group::Generic,
-            since: "2.2.3",
-            complexity: "O(1)",
-            summary: "Tells for how many seconds a key was not used.",
-            tips: &["nondeterministic_output"],
-            args: &[arg("key", ArgKind::Key).spec(0)],
-            ..Command::ROW
-        },
-        Command {
-            name: "object|refcount",
-            run: Some(object_refcount),
-            arity: 3,
-            flags: flag::READONLY,
-            acl: cat::KEYSPACE,
-            keys: &[KeySpec::range(key::RO, 2, 0, 1)],
-            group: Group::Generic,
-            since: "2.2.3",
-            complexity: "O(1)",
-            summary: "Tells how many references a value has.",
-            tips: &["nondeterministic_output"],
-            args: &[arg("key", ArgKind::Key).spec(0)],
-            ..Command::ROW
-        },
-    ],
-    ..Command::ROW
-}];
+pub(crate) const COMMANDS: &[DataCommand] = &[Command::container(Group::Generic, "object")
+    .since("2.2.3")
+    .complexity("What the subcommand does.")
+    .summary("A container for the commands that look into a value.")
+    .subcommands(&[
+        command(Group::Generic, "object|encoding", object_encoding)
+            .flags(flag::READONLY)
+            .keys(&[KeySpec::range(key::RO, 2, 0, 1)])
+            .args(&[Arg::key("key", 0)])
+            .since("2.2.3")
+            .summary("Tells how a value is stored.")
+            .tips(&["nondeterministic_output"]),
+        command(Group::Generic, "object|freq", object_freq)
+            .flags(flag::READONLY)
+            .keys(&[KeySpec::range(key::RO, 2, 0, 1)])
+            .args(&[Arg::key("key", 0)])
+            .since("4.0.0")
+            .summary("Tells how often a key was used of late, on a logarithmic scale.")
+            .tips(&["nondeterministic_output"]),
+        command(Group::Generic, "object|help", object_help)
+            .flags(flag::LOADING | flag::STALE)
+            .since("6.2.0")
+            .summary("Lists the subcommands."),
+        command(Group::Generic, "object|idletime", object_idletime)
+            .flags(flag::READONLY)
+            .keys(&[KeySpec::range(key::RO, 2, 0, 1)])
+            .args(&[Arg::key("key", 0)])
+            .since("2.2.3")
+            .summary("Tells for how many seconds a key was not used.")
+            .tips(&["nondeterministic_output"]),
+        command(Group::Generic, "object|refcount", object_refcount)
+            .flags(flag::READONLY)
+            .keys(&[KeySpec::range(key::RO, 2, 0, 1)])
+            .args(&[Arg::key("key", 0)])
+            .since("2.2.3")
+            .summary("Tells how many references a value has.")
+            .tips(&["nondeterministic_output"]),
+    ])];
 
 /// The value of an OBJECT subcommand; `None`: there is none, and the reply is null.
 fn looked_at<'a>(ctx: &'a mut Ctx<'_>, key: &[u8]) -> Option<EntryMut<'a>> {
@@ -119,8 +74,7 @@ fn object_idletime(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
              policies at runtime LRU and LFU data will take some time to adjust.",
         ));
     }
-    ctx.out.int(ctx.ks.access.idle_seconds(field) as i64);
-    Ok(())
+    ctx.out.just_int(ctx.ks.access.idle_seconds(field) as i64)
 }
 
 fn object_freq(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -131,8 +85,7 @@ fn object_freq(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
              between policies at runtime LRU and LFU data will take some time to adjust.",
         ));
     }
-    ctx.out.int(ctx.ks.access.lfu_counter(field) as i64);
-    Ok(())
+    ctx.out.just_int(ctx.ks.access.lfu_counter(field) as i64)
 }
 
 fn object_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

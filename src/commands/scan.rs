@@ -8,40 +8,26 @@ use crate::structs::glob;
 use crate::structs::numbers::split_sign;
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "keys",
-        run: Some(keys),
-        arity: 2,
-        flags: flag::READONLY,
-        acl: cat::DANGEROUS | cat::KEYSPACE,
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of keys of the database.",
-        summary: "Lists the keys that match a pattern.",
-        tips: &["request_policy:all_shards", "nondeterministic_output_order"],
-        args: &[arg("pattern", ArgKind::Pattern)],
-        ..Command::ROW
-    },
-    Command {
-        name: "scan",
-        run: Some(scan),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::KEYSPACE,
-        group: Group::Generic,
-        since: "2.8.0",
-        complexity: "O(1) a call; O(N) for a full pass, where N is the number of keys.",
-        summary: "Goes through the keys step by step.",
-        tips: &["nondeterministic_output", "request_policy:special", "response_policy:special"],
-        history: &["6.0.0"],
-        args: &[
-            arg("cursor", ArgKind::Integer),
-            arg("pattern", ArgKind::Pattern).token("MATCH").optional(),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-            arg("type", ArgKind::String).token("TYPE").since("6.0.0").optional(),
-        ],
-        ..Command::ROW
-    },
+    command(Group::Generic, "keys", keys)
+        .flags(flag::READONLY)
+        .acl(cat::DANGEROUS | cat::KEYSPACE)
+        .args(&[Arg::pattern("pattern")])
+        .complexity("O(N) where N is the number of keys of the database.")
+        .summary("Lists the keys that match a pattern.")
+        .tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
+    command(Group::Generic, "scan", scan)
+        .flags(flag::READONLY)
+        .args(&[
+            Arg::integer("cursor"),
+            Arg::pattern("pattern").token("MATCH").optional(),
+            Arg::integer("count").token("COUNT").optional(),
+            Arg::string("type").token("TYPE").since("6.0.0").optional(),
+        ])
+        .since("2.8.0")
+        .history(&["6.0.0"])
+        .complexity("O(1) a call; O(N) for a full pass, where N is the number of keys.")
+        .summary("Goes through the keys step by step.")
+        .tips(&["nondeterministic_output", "request_policy:special", "response_policy:special"]),
 ];
 
 fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

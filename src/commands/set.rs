@@ -12,271 +12,131 @@ use crate::structs::listpack::Item;
 use std::collections::HashSet;
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "sadd",
-        run: Some(sadd),
-        arity: -3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(1) for each member.",
-        summary: "Adds members to a set, which is created when it is not there.",
-        history: &["2.4.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "scard",
-        run: Some(scard),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Counts the members of a set.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "sdiff",
-        run: Some(sdiff),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of members in all sets.",
-        summary: "Gives the members of the first set that are in none of the others.",
-        tips: &["nondeterministic_output_order"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "sdiffstore",
-        run: Some(sdiffstore),
-        arity: -3,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, -1, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of members in all sets.",
-        summary: "Stores the members of the first set that are in none of the others.",
-        args: &[arg("destination", ArgKind::Key).spec(0), arg("key", ArgKind::Key).spec(1).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "sinter",
-        run: Some(sinter),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(N*M) at worst where N is the size of the smallest set and M the number of sets.",
-        summary: "Gives the members that all sets have in common.",
-        tips: &["nondeterministic_output_order"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "sintercard",
-        run: Some(sintercard),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::SET,
-        keys: &[KeySpec::numbered(key::RO | key::ACCESS, 1)],
-        group: Group::Set,
-        since: "7.0.0",
-        complexity: "O(N*M) at worst where N is the size of the smallest set and M the number of sets.",
-        summary: "Counts the members that all sets have in common.",
-        args: &[
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("limit", ArgKind::Integer).token("LIMIT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "sinterstore",
-        run: Some(sinterstore),
-        arity: -3,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, -1, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(N*M) at worst where N is the size of the smallest set and M the number of sets.",
-        summary: "Stores the members that all sets have in common.",
-        args: &[arg("destination", ArgKind::Key).spec(0), arg("key", ArgKind::Key).spec(1).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "sismember",
-        run: Some(sismember),
-        arity: 3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Tells whether a set has a member.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "smembers",
-        run: Some(smembers),
-        arity: 2,
-        flags: flag::READONLY,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of members.",
-        summary: "Gives all members of a set.",
-        tips: &["nondeterministic_output_order"],
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "smismember",
-        run: Some(smismember),
-        arity: -3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Set,
-        since: "6.2.0",
-        complexity: "O(N) where N is the number of members asked for.",
-        summary: "Tells for several members whether a set has them.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "smove",
-        run: Some(smove),
-        arity: 4,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::SET,
-        keys: &[
+    command(Group::Set, "sadd", sadd)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member").multiple()])
+        .history(&["2.4.0"])
+        .complexity("O(1) for each member.")
+        .summary("Adds members to a set, which is created when it is not there."),
+    command(Group::Set, "scard", scard)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .summary("Counts the members of a set."),
+    command(Group::Set, "sdiff", |ctx, args| reply_joined(ctx, args, Join::Diff))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)])
+        .args(&[Arg::key("key", 0).multiple()])
+        .complexity("O(N) where N is the number of members in all sets.")
+        .summary("Gives the members of the first set that are in none of the others.")
+        .tips(&["nondeterministic_output_order"]),
+    command(Group::Set, "sdiffstore", |ctx, args| store_joined(ctx, args, Join::Diff, "sdiffstore"))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, -1, 1)])
+        .args(&[Arg::key("destination", 0), Arg::key("key", 1).multiple()])
+        .complexity("O(N) where N is the number of members in all sets.")
+        .summary("Stores the members of the first set that are in none of the others."),
+    command(Group::Set, "sinter", |ctx, args| reply_joined(ctx, args, Join::Inter))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)])
+        .args(&[Arg::key("key", 0).multiple()])
+        .complexity("O(N*M) at worst where N is the size of the smallest set and M the number of sets.")
+        .summary("Gives the members that all sets have in common.")
+        .tips(&["nondeterministic_output_order"]),
+    command(Group::Set, "sintercard", sintercard)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::numbered(key::RO | key::ACCESS, 1)])
+        .args(&[
+            Arg::integer("numkeys"),
+            Arg::key("key", 0).multiple(),
+            Arg::integer("limit").token("LIMIT").optional(),
+        ])
+        .since("7.0.0")
+        .complexity("O(N*M) at worst where N is the size of the smallest set and M the number of sets.")
+        .summary("Counts the members that all sets have in common."),
+    command(Group::Set, "sinterstore", |ctx, args| store_joined(ctx, args, Join::Inter, "sinterstore"))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, -1, 1)])
+        .args(&[Arg::key("destination", 0), Arg::key("key", 1).multiple()])
+        .complexity("O(N*M) at worst where N is the size of the smallest set and M the number of sets.")
+        .summary("Stores the members that all sets have in common."),
+    command(Group::Set, "sismember", sismember)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member")])
+        .summary("Tells whether a set has a member."),
+    command(Group::Set, "smembers", smembers)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .complexity("O(N) where N is the number of members.")
+        .summary("Gives all members of a set.")
+        .tips(&["nondeterministic_output_order"]),
+    command(Group::Set, "smismember", smismember)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member").multiple()])
+        .since("6.2.0")
+        .complexity("O(N) where N is the number of members asked for.")
+        .summary("Tells for several members whether a set has them."),
+    command(Group::Set, "smove", smove)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[
             KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1),
             KeySpec::range(key::RW | key::INSERT, 2, 0, 1),
-        ],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Moves a member from a set to another.",
-        args: &[
-            arg("source", ArgKind::Key).spec(0),
-            arg("destination", ArgKind::Key).spec(1),
-            arg("member", ArgKind::String),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "spop",
-        run: Some(spop),
-        arity: -2,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of members taken.",
-        summary: "Takes members out of a set at random.",
-        tips: &["nondeterministic_output"],
-        history: &["3.2.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).since("3.2.0").optional()],
-        ..Command::ROW
-    },
-    Command {
-        name: "srandmember",
-        run: Some(srandmember),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of members asked for.",
-        summary: "Gives members of a set at random.",
-        tips: &["nondeterministic_output"],
-        history: &["2.6.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).since("2.6.0").optional()],
-        ..Command::ROW
-    },
-    Command {
-        name: "srem",
-        run: Some(srem),
-        arity: -3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of members to remove.",
-        summary: "Removes members from a set.",
-        history: &["2.4.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "sscan",
-        run: Some(sscan),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Set,
-        since: "2.8.0",
-        complexity: "O(1) a call; O(N) for a full pass, where N is the number of members.",
-        summary: "Goes through the members of a set step by step.",
-        tips: &["nondeterministic_output"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("cursor", ArgKind::Integer),
-            arg("pattern", ArgKind::Pattern).token("MATCH").optional(),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "sunion",
-        run: Some(sunion),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of members in all sets.",
-        summary: "Gives the members of all sets together.",
-        tips: &["nondeterministic_output_order"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "sunionstore",
-        run: Some(sunionstore),
-        arity: -3,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::SET,
-        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, -1, 1)],
-        group: Group::Set,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of members in all sets.",
-        summary: "Stores the members of all sets together.",
-        args: &[arg("destination", ArgKind::Key).spec(0), arg("key", ArgKind::Key).spec(1).multiple()],
-        ..Command::ROW
-    },
+        ])
+        .args(&[Arg::key("source", 0), Arg::key("destination", 1), Arg::string("member")])
+        .summary("Moves a member from a set to another."),
+    command(Group::Set, "spop", spop)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("count").since("3.2.0").optional()])
+        .history(&["3.2.0"])
+        .complexity("O(N) where N is the number of members taken.")
+        .summary("Takes members out of a set at random.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Set, "srandmember", srandmember)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("count").since("2.6.0").optional()])
+        .history(&["2.6.0"])
+        .complexity("O(N) where N is the number of members asked for.")
+        .summary("Gives members of a set at random.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Set, "srem", srem)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member").multiple()])
+        .history(&["2.4.0"])
+        .complexity("O(N) where N is the number of members to remove.")
+        .summary("Removes members from a set."),
+    command(Group::Set, "sscan", sscan)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::integer("cursor"),
+            Arg::pattern("pattern").token("MATCH").optional(),
+            Arg::integer("count").token("COUNT").optional(),
+        ])
+        .since("2.8.0")
+        .complexity("O(1) a call; O(N) for a full pass, where N is the number of members.")
+        .summary("Goes through the members of a set step by step.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Set, "sunion", |ctx, args| reply_joined(ctx, args, Join::Union))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)])
+        .args(&[Arg::key("key", 0).multiple()])
+        .complexity("O(N) where N is the number of members in all sets.")
+        .summary("Gives the members of all sets together.")
+        .tips(&["nondeterministic_output_order"]),
+    command(Group::Set, "sunionstore", |ctx, args| store_joined(ctx, args, Join::Union, "sunionstore"))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, -1, 1)])
+        .args(&[Arg::key("destination", 0), Arg::key("key", 1).multiple()])
+        .complexity("O(N) where N is the number of members in all sets.")
+        .summary("Stores the members of all sets together."),
 ];
 
 fn set_of(entry: &Entry) -> Result<&Set, CmdError> {
@@ -317,8 +177,7 @@ fn sadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.ks.effects.notify(notify::SET, "sadd", key, ctx.db);
     }
     ctx.dirty(added as u64);
-    ctx.out.int(added as i64);
-    Ok(())
+    ctx.out.just_int(added as i64)
 }
 
 fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: usize, is_empty: bool) {
@@ -327,10 +186,7 @@ fn members_removed(ctx: &mut Ctx<'_>, key: &[u8], event: &'static str, count: us
 
 fn srem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else { return ctx.out.just_int(0) };
     let set = set_mut(&mut entry)?;
     let removed = set.remove_several(args.from(2).iter());
     let is_empty = set.is_empty();
@@ -338,8 +194,7 @@ fn srem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if removed > 0 {
         members_removed(ctx, key, "srem", removed, is_empty);
     }
-    ctx.out.int(removed as i64);
-    Ok(())
+    ctx.out.just_int(removed as i64)
 }
 
 fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -348,15 +203,11 @@ fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let ks = &mut ctx.ks;
     let source_is = ks.write(ctx.db, source).map(|e| set_of(&e).map(|s| s.contains(member)));
     let target_is = ks.write(ctx.db, target).map(|e| set_of(&e).map(drop));
-    let Some(has_member) = source_is else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(has_member) = source_is else { return ctx.out.just_int(0) };
     let has_member = has_member?;
     let target_is_there = target_is.transpose()?.is_some();
     if source == target || !has_member {
-        ctx.out.int(has_member as i64);
-        return Ok(());
+        return ctx.out.just_int(has_member as i64);
     }
     let mut is_empty = false;
     if let Some(mut entry) = ks.dbs[ctx.db].get_mut(source) {
@@ -379,8 +230,7 @@ fn smove(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ks.effects.notify(notify::SET, "sadd", target, ctx.db);
         ctx.dirty(1);
     }
-    ctx.out.int(1);
-    Ok(())
+    ctx.out.just_int(1)
 }
 
 fn scard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -388,8 +238,7 @@ fn scard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(entry) => set_of(entry)?.len(),
         None => 0,
     };
-    ctx.out.int(len as i64);
-    Ok(())
+    ctx.out.just_int(len as i64)
 }
 
 fn sismember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -397,8 +246,7 @@ fn sismember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(entry) => set_of(entry)?.contains(&args[2]),
         None => false,
     };
-    ctx.out.int(found as i64);
-    Ok(())
+    ctx.out.just_int(found as i64)
 }
 
 fn smismember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -436,15 +284,9 @@ fn spop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn pop_one(ctx: &mut Ctx<'_>, key: &[u8]) -> CmdResult {
-    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
-        ctx.out.null();
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else { return ctx.out.just_null() };
     let set = set_mut(&mut entry)?;
-    let Some(member) = set.pop_random() else {
-        ctx.out.null();
-        return Ok(());
-    };
+    let Some(member) = set.pop_random() else { return ctx.out.just_null() };
     let is_empty = set.is_empty();
     drop(entry);
     // A replica would choose another member at random.
@@ -523,10 +365,7 @@ fn srandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         return Ok(());
     };
-    let Some(set) = set else {
-        ctx.out.array(0);
-        return Ok(());
-    };
+    let Some(set) = set else { return ctx.out.just_empty() };
     let wanted = count.unsigned_abs() as usize;
     let wanted = if count < 0 { wanted } else { wanted.min(set.len()) };
     ctx.out.array(wanted);
@@ -642,18 +481,6 @@ fn join<'s>(how: Join, sets: &[Option<&'s Set>], mut emit: impl FnMut(Item<'s>) 
     }
 }
 
-fn sinter(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    reply_joined(ctx, args, Join::Inter)
-}
-
-fn sunion(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    reply_joined(ctx, args, Join::Union)
-}
-
-fn sdiff(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    reply_joined(ctx, args, Join::Diff)
-}
-
 fn reply_joined(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join) -> CmdResult {
     let mut found = Reply::default();
     let mut count = 0;
@@ -712,20 +539,7 @@ fn sintercard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         found += 1;
         limit == 0 || found < limit
     });
-    ctx.out.int(found as i64);
-    Ok(())
-}
-
-fn sinterstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    store_joined(ctx, args, Join::Inter, "sinterstore")
-}
-
-fn sunionstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    store_joined(ctx, args, Join::Union, "sunionstore")
-}
-
-fn sdiffstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    store_joined(ctx, args, Join::Diff, "sdiffstore")
+    ctx.out.just_int(found as i64)
 }
 
 fn store_joined(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join, event: &'static str) -> CmdResult {

@@ -14,18 +14,13 @@ use std::cmp::Ordering;
 use std::ffi::CStr;
 use std::ops::Range;
 
-const LIMIT: Arg = arg("limit", ArgKind::Block)
-    .token("LIMIT")
-    .optional()
-    .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]);
+const LIMIT: Arg = Arg::block("limit").token("LIMIT").optional().of(&[Arg::integer("offset"), Arg::integer("count")]);
 const GET: Arg =
-    arg("get-pattern", ArgKind::Pattern).display("pattern").token("GET").spec(1).optional().multiple().multiple_token();
-const ORDER: Arg = arg("order", ArgKind::OneOf)
-    .optional()
-    .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]);
-const ALPHA: Arg = arg("sorting", ArgKind::PureToken).token("ALPHA").optional();
-const BY: Arg = arg("by-pattern", ArgKind::Pattern).display("pattern").token("BY").spec(1).optional();
-const KEY: Arg = arg("key", ArgKind::Key).spec(0);
+    Arg::pattern("get-pattern").display("pattern").token("GET").spec(1).optional().multiple().multiple_token();
+const ORDER: Arg = Arg::one_of("order").optional().of(&[Arg::word("asc", "ASC"), Arg::word("desc", "DESC")]);
+const ALPHA: Arg = Arg::word("sorting", "ALPHA").optional();
+const BY: Arg = Arg::pattern("by-pattern").display("pattern").token("BY").spec(1).optional();
+const KEY: Arg = Arg::key("key", 0);
 
 const COMPLEXITY: &str = "O(N+M*log(M)) where N is the number of elements and M the number of those in the reply; O(N) \
                           without sorting.";
@@ -40,36 +35,23 @@ const STORE: KeySpec = KeySpec::new(key::OW | key::UPDATE, Begin::Unknown, Find:
 );
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "sort",
-        run: Some(sort),
-        arity: -2,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::DANGEROUS | cat::LIST | cat::SET | cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1), BY_AND_GET, STORE],
-        get_keys: Some(sort_keys),
-        group: Group::Generic,
-        since: "1.0.0",
-        complexity: COMPLEXITY,
-        summary: "Sorts the elements of a list, set or sorted set, and stores the result when asked for.",
-        args: &[KEY, BY, LIMIT, GET, ORDER, ALPHA, arg("destination", ArgKind::Key).token("STORE").spec(2).optional()],
-        ..Command::ROW
-    },
-    Command {
-        name: "sort_ro",
-        run: Some(sort_ro),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::DANGEROUS | cat::LIST | cat::SET | cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1), BY_AND_GET],
-        get_keys: Some(sort_ro_keys),
-        group: Group::Generic,
-        since: "7.0.0",
-        complexity: COMPLEXITY,
-        summary: "Gives the elements of a list, set or sorted set in order.",
-        args: &[KEY, BY, LIMIT, GET, ORDER, ALPHA],
-        ..Command::ROW
-    },
+    command(Group::Generic, "sort", sort)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .acl(cat::DANGEROUS | cat::LIST | cat::SET | cat::SORTEDSET)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1), BY_AND_GET, STORE])
+        .get_keys(sort_keys)
+        .args(&[KEY, BY, LIMIT, GET, ORDER, ALPHA, Arg::key("destination", 2).token("STORE").optional()])
+        .complexity(COMPLEXITY)
+        .summary("Sorts the elements of a list, set or sorted set, and stores the result when asked for."),
+    command(Group::Generic, "sort_ro", |ctx, args| run(ctx, args, false))
+        .flags(flag::READONLY)
+        .acl(cat::DANGEROUS | cat::LIST | cat::SET | cat::SORTEDSET)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1), BY_AND_GET])
+        .get_keys(sort_ro_keys)
+        .args(&[KEY, BY, LIMIT, GET, ORDER, ALPHA])
+        .since("7.0.0")
+        .complexity(COMPLEXITY)
+        .summary("Gives the elements of a list, set or sorted set in order."),
 ];
 
 fn sort_ro_keys(_: Args<'_>) -> Option<Vec<KeyPos>> {
@@ -284,10 +266,6 @@ struct Row {
 
 fn sort(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     run(ctx, args, true)
-}
-
-fn sort_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    run(ctx, args, false)
 }
 
 fn run(ctx: &mut Ctx<'_>, args: Args<'_>, may_store: bool) -> CmdResult {

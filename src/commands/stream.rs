@@ -14,146 +14,89 @@ use crate::structs::stream::{self, Limits, Stream, StreamId, Trim, TrimBy};
 
 const RANGE_KEY: &[KeySpec] = &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)];
 const TRIM: &[Arg] = &[
-    arg("strategy", ArgKind::OneOf).of(&[
-        arg("maxlen", ArgKind::PureToken).token("MAXLEN"),
-        arg("minid", ArgKind::PureToken).token("MINID").since("6.2.0"),
-    ]),
-    arg("operator", ArgKind::OneOf)
-        .optional()
-        .of(&[arg("equal", ArgKind::PureToken).token("="), arg("approximately", ArgKind::PureToken).token("~")]),
-    arg("threshold", ArgKind::String),
-    arg("count", ArgKind::Integer).token("LIMIT").since("6.2.0").optional(),
+    Arg::one_of("strategy").of(&[Arg::word("maxlen", "MAXLEN"), Arg::word("minid", "MINID").since("6.2.0")]),
+    Arg::one_of("operator").optional().of(&[Arg::word("equal", "="), Arg::word("approximately", "~")]),
+    Arg::string("threshold"),
+    Arg::integer("count").token("LIMIT").since("6.2.0").optional(),
 ];
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "xadd",
-        run: Some(xadd),
-        arity: -5,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::STREAM,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)
-            .notes("UPDATE instead of INSERT because of the optional trimming feature")],
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(1) to add; O(N) to trim, where N is the number of entries removed.",
-        summary: "Adds an entry at the end of a stream, which is created when it is not there.",
-        tips: &["nondeterministic_output"],
-        history: &["6.2.0", "7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("nomkstream", ArgKind::PureToken).token("NOMKSTREAM").since("6.2.0").optional(),
-            arg("trim", ArgKind::Block).optional().of(TRIM),
-            arg("id-selector", ArgKind::OneOf)
-                .of(&[arg("auto-id", ArgKind::PureToken).token("*"), arg("id", ArgKind::String)]),
-            arg("data", ArgKind::Block).multiple().of(&[arg("field", ArgKind::String), arg("value", ArgKind::String)]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "xdel",
-        run: Some(xdel),
-        arity: -3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::STREAM,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(1) for each entry, however long the stream is.",
-        summary: "Deletes entries and gives the number of those that were there.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("id", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "xlen",
-        run: Some(xlen),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::STREAM,
-        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(1)",
-        summary: "Gives the number of entries of a stream.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "xrange",
-        run: Some(xrange),
-        arity: -4,
-        flags: flag::READONLY,
-        acl: cat::STREAM,
-        keys: RANGE_KEY,
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(N) where N is the number of entries given; O(1) with a constant COUNT.",
-        summary: "Gives the entries of a range of ids.",
-        history: &["6.2.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("start", ArgKind::String),
-            arg("end", ArgKind::String),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "xrevrange",
-        run: Some(xrevrange),
-        arity: -4,
-        flags: flag::READONLY,
-        acl: cat::STREAM,
-        keys: RANGE_KEY,
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(N) where N is the number of entries given; O(1) with a constant COUNT.",
-        summary: "Gives the entries of a range of ids, the last one first.",
-        history: &["6.2.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("end", ArgKind::String),
-            arg("start", ArgKind::String),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "xsetid",
-        run: Some(xsetid),
-        arity: -3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::STREAM,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(1)",
-        summary: "Sets what a stream remembers beside its entries. Meant for replication and the append-only log.",
-        history: &["7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("last-id", ArgKind::String),
-            arg("entries-added", ArgKind::Integer).token("ENTRIESADDED").since("7.0.0").optional(),
-            arg("max-deleted-id", ArgKind::String).token("MAXDELETEDID").since("7.0.0").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "xtrim",
-        run: Some(xtrim),
-        arity: -4,
-        flags: flag::WRITE,
-        acl: cat::STREAM,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(N) where N is the number of entries removed; whole nodes of them go at once.",
-        summary: "Removes entries from the beginning of a stream.",
-        tips: &["nondeterministic_output"],
-        history: &["6.2.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("trim", ArgKind::Block).of(TRIM)],
-        ..Command::ROW
-    },
+    command(Group::Stream, "xadd", xadd)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)
+            .notes("UPDATE instead of INSERT because of the optional trimming feature")])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::word("nomkstream", "NOMKSTREAM").since("6.2.0").optional(),
+            Arg::block("trim").optional().of(TRIM),
+            Arg::one_of("id-selector").of(&[Arg::word("auto-id", "*"), Arg::string("id")]),
+            Arg::block("data").multiple().of(&[Arg::string("field"), Arg::string("value")]),
+        ])
+        .since("5.0.0")
+        .history(&["6.2.0", "7.0.0"])
+        .complexity("O(1) to add; O(N) to trim, where N is the number of entries removed.")
+        .summary("Adds an entry at the end of a stream, which is created when it is not there.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Stream, "xdel", xdel)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("id").multiple()])
+        .since("5.0.0")
+        .complexity("O(1) for each entry, however long the stream is.")
+        .summary("Deletes entries and gives the number of those that were there."),
+    command(Group::Stream, "xlen", xlen)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("5.0.0")
+        .summary("Gives the number of entries of a stream."),
+    command(Group::Stream, "xrange", |ctx, args| range(ctx, args, false))
+        .flags(flag::READONLY)
+        .keys(RANGE_KEY)
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("start"),
+            Arg::string("end"),
+            Arg::integer("count").token("COUNT").optional(),
+        ])
+        .since("5.0.0")
+        .history(&["6.2.0"])
+        .complexity("O(N) where N is the number of entries given; O(1) with a constant COUNT.")
+        .summary("Gives the entries of a range of ids."),
+    command(Group::Stream, "xrevrange", |ctx, args| range(ctx, args, true))
+        .flags(flag::READONLY)
+        .keys(RANGE_KEY)
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("end"),
+            Arg::string("start"),
+            Arg::integer("count").token("COUNT").optional(),
+        ])
+        .since("5.0.0")
+        .history(&["6.2.0"])
+        .complexity("O(N) where N is the number of entries given; O(1) with a constant COUNT.")
+        .summary("Gives the entries of a range of ids, the last one first."),
+    command(Group::Stream, "xsetid", xsetid)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("last-id"),
+            Arg::integer("entries-added").token("ENTRIESADDED").since("7.0.0").optional(),
+            Arg::string("max-deleted-id").token("MAXDELETEDID").since("7.0.0").optional(),
+        ])
+        .since("5.0.0")
+        .history(&["7.0.0"])
+        .summary("Sets what a stream remembers beside its entries. Meant for replication and the append-only log."),
+    command(Group::Stream, "xtrim", xtrim)
+        .flags(flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::block("trim").of(TRIM)])
+        .since("5.0.0")
+        .history(&["6.2.0"])
+        .complexity("O(N) where N is the number of entries removed; whole nodes of them go at once.")
+        .summary("Removes entries from the beginning of a stream.")
+        .tips(&["nondeterministic_output"]),
 ];
 
 /// The type that blocking commands wait for.
@@ -431,8 +374,7 @@ fn xadd(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.ks.insert(ctx.db, key, stream.into(), None);
         (added, true)
     } else {
-        ctx.out.null();
-        return Ok(());
+        return ctx.out.just_null();
     };
     let id = added.id.text();
     ctx.out.bulk(&id);
@@ -501,10 +443,7 @@ fn add_entry(
 fn xtrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let options = AddOptions::parse(ctx, args, false)?;
     let key = &args[1];
-    let (Some(trim), Some(mut entry)) = (options.trim, ctx.ks.write(ctx.db, key)) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let (Some(trim), Some(mut entry)) = (options.trim, ctx.ks.write(ctx.db, key)) else { return ctx.out.just_int(0) };
     let stream = stream_mut(&mut entry)?;
     let removed = stream.log.trim(trim);
     let threshold = trim.approx.then(|| exact_threshold(stream, &trim));
@@ -521,27 +460,20 @@ fn xtrim(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ks.signal_modified(ctx.db, key);
         ctx.dirty(removed);
     }
-    ctx.out.int(removed as i64);
-    Ok(())
+    ctx.out.just_int(removed as i64)
 }
 
 fn xdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else { return ctx.out.just_int(0) };
     let stream = stream_mut(&mut entry)?;
     let ids = args.from(2).iter().map(|arg| strict_id_arg(arg, 0)).collect::<Result<Vec<_>, _>>()?;
     let deleted = stream.log.delete(&ids);
     drop(entry);
     if deleted > 0 {
-        ctx.ks.signal_modified(ctx.db, key);
-        ctx.ks.effects.notify(notify::STREAM, "xdel", key, ctx.db);
-        ctx.dirty(deleted);
+        ctx.changed(notify::STREAM, "xdel", key, deleted);
     }
-    ctx.out.int(deleted as i64);
-    Ok(())
+    ctx.out.just_int(deleted as i64)
 }
 
 fn xlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -549,16 +481,7 @@ fn xlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(entry) => stream_of(entry)?.log.len(),
         None => 0,
     };
-    ctx.out.int(len as i64);
-    Ok(())
-}
-
-fn xrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    range(ctx, args, false)
-}
-
-fn xrevrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    range(ctx, args, true)
+    ctx.out.just_int(len as i64)
 }
 
 fn range(ctx: &mut Ctx<'_>, args: Args<'_>, back: bool) -> CmdResult {
@@ -573,14 +496,10 @@ fn range(ctx: &mut Ctx<'_>, args: Args<'_>, back: bool) -> CmdResult {
         }
         i += 2;
     }
-    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
-        ctx.out.array(0);
-        return Ok(());
-    };
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else { return ctx.out.just_empty() };
     let log = &stream_of(entry)?.log;
     if count == Some(0) {
-        ctx.out.null_array();
-        return Ok(());
+        return ctx.out.just_null_array();
     }
     let entries = if back { log.range_back(start, end) } else { log.range(start, end) };
     reply_entries(ctx.out, entries, count.unwrap_or(0));

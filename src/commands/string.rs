@@ -10,360 +10,175 @@ use crate::structs::long_double::LongDouble;
 use crate::structs::numbers::{i64_text, parse_i64};
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "append",
-        run: Some(append),
-        arity: 3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)],
-        group: Group::String,
-        since: "2.0.0",
-        complexity: "O(1) amortized: the string grows by doubling. Copying the added bytes is O(N).",
-        summary: "Adds bytes at the end of a string, which is created when it is not there.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("value", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "decr",
-        run: Some(decr),
-        arity: 2,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::String,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Takes one off an integer; a missing key counts from 0.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "decrby",
-        run: Some(decrby),
-        arity: 3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::String,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Takes a number off an integer; a missing key counts from 0.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("decrement", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "get",
-        run: Some(get),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::String,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Gives the string at a key.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "getdel",
-        run: Some(getdel),
-        arity: 2,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)],
-        group: Group::String,
-        since: "6.2.0",
-        complexity: "O(1)",
-        summary: "Gives the string at a key and deletes the key.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "getex",
-        run: Some(getex),
-        arity: -2,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)
-            .notes("RW and UPDATE because it changes the TTL")],
-        group: Group::String,
-        since: "6.2.0",
-        complexity: "O(1)",
-        summary: "Gives the string at a key and changes its time to live.",
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("expiration", ArgKind::OneOf).optional().of(&[
-                arg("seconds", ArgKind::Integer).token("EX"),
-                arg("milliseconds", ArgKind::Integer).token("PX"),
-                arg("unix-time-seconds", ArgKind::UnixTime).token("EXAT"),
-                arg("unix-time-milliseconds", ArgKind::UnixTime).token("PXAT"),
-                arg("persist", ArgKind::PureToken).token("PERSIST"),
+    command(Group::String, "append", append)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::INSERT, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("value")])
+        .since("2.0.0")
+        .complexity("O(1) amortized: the string grows by doubling. Copying the added bytes is O(N).")
+        .summary("Adds bytes at the end of a string, which is created when it is not there."),
+    command(Group::String, "decr", |ctx, args| add(ctx, &args[1], -1))
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .summary("Takes one off an integer; a missing key counts from 0."),
+    command(Group::String, "decrby", decrby)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("decrement")])
+        .summary("Takes a number off an integer; a missing key counts from 0."),
+    command(Group::String, "get", get)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .summary("Gives the string at a key."),
+    command(Group::String, "getdel", getdel)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("6.2.0")
+        .summary("Gives the string at a key and deletes the key."),
+    command(Group::String, "getex", getex)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)
+            .notes("RW and UPDATE because it changes the TTL")])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::one_of("expiration").optional().of(&[
+                Arg::integer("seconds").token("EX"),
+                Arg::integer("milliseconds").token("PX"),
+                Arg::unix_time("unix-time-seconds").token("EXAT"),
+                Arg::unix_time("unix-time-milliseconds").token("PXAT"),
+                Arg::word("persist", "PERSIST"),
             ]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "getrange",
-        run: Some(getrange),
-        arity: 4,
-        flags: flag::READONLY,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::String,
-        since: "2.4.0",
-        complexity: "O(N) where N is the length of the part.",
-        summary: "Gives a part of a string.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("start", ArgKind::Integer), arg("end", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "getset",
-        run: Some(getset),
-        arity: 3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::String,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Stores a string and gives the one it replaces.",
-        deprecated: Some(("6.2.0", "`SET` with the `!GET` argument")),
-        args: &[arg("key", ArgKind::Key).spec(0), arg("value", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "incr",
-        run: Some(incr),
-        arity: 2,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::String,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Adds one to an integer; a missing key counts from 0.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "incrby",
-        run: Some(incrby),
-        arity: 3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::String,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Adds a number to an integer; a missing key counts from 0.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("increment", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "incrbyfloat",
-        run: Some(incrbyfloat),
-        arity: 3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::String,
-        since: "2.6.0",
-        complexity: "O(1)",
-        summary: "Adds a floating point number to a number; a missing key counts from 0.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("increment", ArgKind::Double)],
-        ..Command::ROW
-    },
-    Command {
-        name: "lcs",
-        run: Some(super::lcs::lcs),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 1, 1)],
-        group: Group::String,
-        since: "7.0.0",
-        complexity: "O(N*M) where N and M are the strings' lengths.",
-        summary: "Finds the longest common subsequence of two strings.",
-        args: &[
-            arg("key1", ArgKind::Key).spec(0),
-            arg("key2", ArgKind::Key).spec(0),
-            arg("len", ArgKind::PureToken).token("LEN").optional(),
-            arg("idx", ArgKind::PureToken).token("IDX").optional(),
-            arg("min-match-len", ArgKind::Integer).token("MINMATCHLEN").optional(),
-            arg("withmatchlen", ArgKind::PureToken).token("WITHMATCHLEN").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "mget",
-        run: Some(mget),
-        arity: -2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)],
-        group: Group::String,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of keys.",
-        summary: "Gives the strings at several keys.",
-        tips: &["request_policy:multi_shard"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "mset",
-        run: Some(mset),
-        arity: -3,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, -1, 2)],
-        group: Group::String,
-        since: "1.0.1",
-        complexity: "O(N) where N is the number of keys.",
-        summary: "Stores several strings at once.",
-        tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
-        args: &[arg("data", ArgKind::Block)
-            .multiple()
-            .of(&[arg("key", ArgKind::Key).spec(0), arg("value", ArgKind::String)])],
-        ..Command::ROW
-    },
-    Command {
-        name: "msetnx",
-        run: Some(msetnx),
-        arity: -3,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::OW | key::INSERT, 1, -1, 2)],
-        group: Group::String,
-        since: "1.0.1",
-        complexity: "O(N) where N is the number of keys.",
-        summary: "Stores several strings at once, provided that none of the keys is there.",
-        args: &[arg("data", ArgKind::Block)
-            .multiple()
-            .of(&[arg("key", ArgKind::Key).spec(0), arg("value", ArgKind::String)])],
-        ..Command::ROW
-    },
-    Command {
-        name: "psetex",
-        run: Some(psetex),
-        arity: 4,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1)],
-        group: Group::String,
-        since: "2.6.0",
-        complexity: "O(1)",
-        summary: "Stores a string with a time to live in milliseconds.",
-        deprecated: Some(("2.6.12", "`SET` with the `PX` argument")),
-        args: &[arg("key", ArgKind::Key).spec(0), arg("milliseconds", ArgKind::Integer), arg("value", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "set",
-        run: Some(set),
-        arity: -3,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS, 1, 0, 1)
-            .notes("RW and ACCESS due to the optional `GET` argument")],
-        get_keys: Some(set_keys),
-        group: Group::String,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Stores a string, whatever the key held before, with conditions and a time to live when asked for.",
-        history: &["2.6.12", "6.0.0", "6.2.0", "7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("value", ArgKind::String),
-            arg("condition", ArgKind::OneOf)
-                .since("2.6.12")
-                .optional()
-                .of(&[arg("nx", ArgKind::PureToken).token("NX"), arg("xx", ArgKind::PureToken).token("XX")]),
-            arg("get", ArgKind::PureToken).token("GET").since("6.2.0").optional(),
-            arg("expiration", ArgKind::OneOf).optional().of(&[
-                arg("seconds", ArgKind::Integer).token("EX").since("2.6.12"),
-                arg("milliseconds", ArgKind::Integer).token("PX").since("2.6.12"),
-                arg("unix-time-seconds", ArgKind::UnixTime).token("EXAT").since("6.2.0"),
-                arg("unix-time-milliseconds", ArgKind::UnixTime).token("PXAT").since("6.2.0"),
-                arg("keepttl", ArgKind::PureToken).token("KEEPTTL").since("6.0.0"),
+        ])
+        .since("6.2.0")
+        .summary("Gives the string at a key and changes its time to live."),
+    command(Group::String, "getrange", getrange)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("start"), Arg::integer("end")])
+        .since("2.4.0")
+        .complexity("O(N) where N is the length of the part.")
+        .summary("Gives a part of a string."),
+    command(Group::String, "getset", getset)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("value")])
+        .deprecated("6.2.0", "`SET` with the `!GET` argument")
+        .summary("Stores a string and gives the one it replaces."),
+    command(Group::String, "incr", |ctx, args| add(ctx, &args[1], 1))
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .summary("Adds one to an integer; a missing key counts from 0."),
+    command(Group::String, "incrby", |ctx, args| add(ctx, &args[1], int_arg(&args[2])?))
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("increment")])
+        .summary("Adds a number to an integer; a missing key counts from 0."),
+    command(Group::String, "incrbyfloat", incrbyfloat)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::double("increment")])
+        .since("2.6.0")
+        .summary("Adds a floating point number to a number; a missing key counts from 0."),
+    command(Group::String, "lcs", super::lcs::lcs)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 1, 1)])
+        .args(&[
+            Arg::key("key1", 0),
+            Arg::key("key2", 0),
+            Arg::word("len", "LEN").optional(),
+            Arg::word("idx", "IDX").optional(),
+            Arg::integer("min-match-len").token("MINMATCHLEN").optional(),
+            Arg::word("withmatchlen", "WITHMATCHLEN").optional(),
+        ])
+        .since("7.0.0")
+        .complexity("O(N*M) where N and M are the strings' lengths.")
+        .summary("Finds the longest common subsequence of two strings."),
+    command(Group::String, "mget", mget)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, -1, 1)])
+        .args(&[Arg::key("key", 0).multiple()])
+        .complexity("O(N) where N is the number of keys.")
+        .summary("Gives the strings at several keys.")
+        .tips(&["request_policy:multi_shard"]),
+    command(Group::String, "mset", mset)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::OW | key::UPDATE, 1, -1, 2)])
+        .args(&[Arg::block("data").multiple().of(&[Arg::key("key", 0), Arg::string("value")])])
+        .since("1.0.1")
+        .complexity("O(N) where N is the number of keys.")
+        .summary("Stores several strings at once.")
+        .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"]),
+    command(Group::String, "msetnx", msetnx)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::OW | key::INSERT, 1, -1, 2)])
+        .args(&[Arg::block("data").multiple().of(&[Arg::key("key", 0), Arg::string("value")])])
+        .since("1.0.1")
+        .complexity("O(N) where N is the number of keys.")
+        .summary("Stores several strings at once, provided that none of the keys is there."),
+    command(Group::String, "psetex", |ctx, args| set_for(ctx, args, TimeForm::PX))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("milliseconds"), Arg::string("value")])
+        .since("2.6.0")
+        .deprecated("2.6.12", "`SET` with the `PX` argument")
+        .summary("Stores a string with a time to live in milliseconds."),
+    command(Group::String, "set", set)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE | key::VARIABLE_FLAGS, 1, 0, 1)
+            .notes("RW and ACCESS due to the optional `GET` argument")])
+        .get_keys(set_keys)
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("value"),
+            Arg::one_of("condition").since("2.6.12").optional().of(&[Arg::word("nx", "NX"), Arg::word("xx", "XX")]),
+            Arg::word("get", "GET").since("6.2.0").optional(),
+            Arg::one_of("expiration").optional().of(&[
+                Arg::integer("seconds").token("EX").since("2.6.12"),
+                Arg::integer("milliseconds").token("PX").since("2.6.12"),
+                Arg::unix_time("unix-time-seconds").token("EXAT").since("6.2.0"),
+                Arg::unix_time("unix-time-milliseconds").token("PXAT").since("6.2.0"),
+                Arg::word("keepttl", "KEEPTTL").since("6.0.0"),
             ]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "setex",
-        run: Some(setex),
-        arity: 4,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1)],
-        group: Group::String,
-        since: "2.0.0",
-        complexity: "O(1)",
-        summary: "Stores a string with a time to live in seconds.",
-        deprecated: Some(("2.6.12", "`SET` with the `EX` argument")),
-        args: &[arg("key", ArgKind::Key).spec(0), arg("seconds", ArgKind::Integer), arg("value", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "setnx",
-        run: Some(setnx),
-        arity: 3,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::OW | key::INSERT, 1, 0, 1)],
-        group: Group::String,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Stores a string when the key is not there.",
-        deprecated: Some(("2.6.12", "`SET` with the `NX` argument")),
-        args: &[arg("key", ArgKind::Key).spec(0), arg("value", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "setrange",
-        run: Some(setrange),
-        arity: 4,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::String,
-        since: "2.2.0",
-        complexity: "O(M) where M is the length of what is written; growing the string may copy all of it.",
-        summary: "Writes over a part of a string from an offset on, which is grown with zeros as far as needed.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("offset", ArgKind::Integer), arg("value", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "strlen",
-        run: Some(strlen),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
-        group: Group::String,
-        since: "2.2.0",
-        complexity: "O(1)",
-        summary: "Gives the length of a string in bytes.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "substr",
-        run: Some(getrange),
-        arity: 4,
-        flags: flag::READONLY,
-        acl: cat::STRING,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::String,
-        since: "1.0.0",
-        complexity: "O(N) where N is the length of the part.",
-        summary: "Gives a part of a string.",
-        deprecated: Some(("2.0.0", "`GETRANGE`")),
-        args: &[arg("key", ArgKind::Key).spec(0), arg("start", ArgKind::Integer), arg("end", ArgKind::Integer)],
-        ..Command::ROW
-    },
+        ])
+        .history(&["2.6.12", "6.0.0", "6.2.0", "7.0.0"])
+        .summary("Stores a string, whatever the key held before, with conditions and a time to live when asked for."),
+    command(Group::String, "setex", |ctx, args| set_for(ctx, args, TimeForm::EX))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("seconds"), Arg::string("value")])
+        .since("2.0.0")
+        .deprecated("2.6.12", "`SET` with the `EX` argument")
+        .summary("Stores a string with a time to live in seconds."),
+    command(Group::String, "setnx", setnx)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::OW | key::INSERT, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("value")])
+        .deprecated("2.6.12", "`SET` with the `NX` argument")
+        .summary("Stores a string when the key is not there."),
+    command(Group::String, "setrange", setrange)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("offset"), Arg::string("value")])
+        .since("2.2.0")
+        .complexity("O(M) where M is the length of what is written; growing the string may copy all of it.")
+        .summary("Writes over a part of a string from an offset on, which is grown with zeros as far as needed."),
+    command(Group::String, "strlen", strlen)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("2.2.0")
+        .summary("Gives the length of a string in bytes."),
+    command(Group::String, "substr", getrange)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("start"), Arg::integer("end")])
+        .deprecated("2.0.0", "`GETRANGE`")
+        .complexity("O(N) where N is the length of the part.")
+        .summary("Gives a part of a string."),
 ];
 
 /// A value as SET stores it: an integer where the text is exactly that of one.
@@ -413,12 +228,6 @@ fn reply_string(out: &mut Reply, entry: &Entry, bytes: &[u8]) {
     out.bulk(bytes);
 }
 
-/// Notes that a string command changed a key.
-fn changed(ctx: &mut Ctx<'_>, event: &'static str, key: &[u8]) {
-    ctx.ks.effects.notify(notify::STRING, event, key, ctx.db);
-    ctx.dirty(1);
-}
-
 fn get(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     reply_value(ctx, &args[1]).map(drop)
 }
@@ -440,21 +249,14 @@ fn mget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn strlen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else { return ctx.out.just_int(0) };
     let len = string_of(entry, &mut IntBuf::new())?.len();
-    ctx.out.int(len as i64);
-    Ok(())
+    ctx.out.just_int(len as i64)
 }
 
 fn getrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let (start, end) = (int_arg(&args[2])?, int_arg(&args[3])?);
-    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
-        ctx.out.bulk(b"");
-        return Ok(());
-    };
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else { return ctx.out.just_bulk(b"") };
     let mut int = IntBuf::new();
     let text = string_of(entry, &mut int)?;
     let range = range_of(text.len(), start, end).unwrap_or(0..0);
@@ -559,8 +361,7 @@ fn expire_time(ctx: &Ctx<'_>, text: &[u8], form: TimeForm) -> Result<i64, CmdErr
 fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if args.len() == 3 {
         store(ctx, &args[1], &args[2], Ttl::Clear);
-        ctx.out.ok();
-        return Ok(());
+        return ctx.out.just_ok();
     }
     let options = Options::parse(args, 3, true)?;
     let expire_ms = match options.expire {
@@ -607,7 +408,8 @@ fn set(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 /// Stores a string with the events that go with it.
 fn store(ctx: &mut Ctx<'_>, key: &[u8], value: &[u8], ttl: Ttl) {
     ctx.ks.store(ctx.db, key, value_of(value), ttl);
-    changed(ctx, "set", key);
+    ctx.ks.effects.notify(notify::STRING, "set", key, ctx.db);
+    ctx.dirty(1);
     if let Ttl::At(_) = ttl {
         ctx.ks.note_own_expire(ctx.db, key);
         ctx.ks.effects.notify(notify::GENERIC, "expire", key, ctx.db);
@@ -631,24 +433,14 @@ fn setnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if !there {
         store(ctx, &args[1], &args[2], Ttl::Clear);
     }
-    ctx.out.int(!there as i64);
-    Ok(())
-}
-
-fn setex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    set_for(ctx, args, TimeForm::EX)
-}
-
-fn psetex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    set_for(ctx, args, TimeForm::PX)
+    ctx.out.just_int(!there as i64)
 }
 
 fn set_for(ctx: &mut Ctx<'_>, args: Args<'_>, form: TimeForm) -> CmdResult {
     let at = expire_time(ctx, &args[2], form)?;
     store(ctx, &args[1], &args[3], Ttl::At(at));
     propagate_with_expire(ctx, &args[1], &args[3], at);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn getset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -670,10 +462,7 @@ fn getdel(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let options = Options::parse(args, 2, false)?;
     let key = &args[1];
-    let Some(entry) = ctx.ks.read(ctx.db, key) else {
-        ctx.out.null();
-        return Ok(());
-    };
+    let Some(entry) = ctx.ks.read(ctx.db, key) else { return ctx.out.just_null() };
     if matches!(entry.value(), ValueRef::Object(_)) {
         return Err(error::WRONG_TYPE);
     }
@@ -712,9 +501,7 @@ fn getex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         None => return Ok(()),
     };
-    ctx.ks.signal_modified(ctx.db, key);
-    ctx.ks.effects.notify(notify::GENERIC, event, key, ctx.db);
-    ctx.dirty(1);
+    ctx.changed(notify::GENERIC, event, key, 1);
     Ok(())
 }
 
@@ -723,8 +510,7 @@ fn mset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::wrong_arity("mset"));
     }
     store_pairs(ctx, args);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn msetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -733,12 +519,10 @@ fn msetnx(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let ks = &mut ctx.ks;
     if args.from(1).iter().step_by(2).any(|key| ks.write(ctx.db, key).is_some()) {
-        ctx.out.int(0);
-        return Ok(());
+        return ctx.out.just_int(0);
     }
     store_pairs(ctx, args);
-    ctx.out.int(1);
-    Ok(())
+    ctx.out.just_int(1)
 }
 
 fn store_pairs(ctx: &mut Ctx<'_>, args: Args<'_>) {
@@ -773,8 +557,7 @@ fn setrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         None => None,
     };
     if part.is_empty() {
-        ctx.out.int(old_len.unwrap_or(0) as i64);
-        return Ok(());
+        return ctx.out.just_int(old_len.unwrap_or(0) as i64);
     }
     check_string_len(ctx, offset, part.len())?;
     let end = offset + part.len();
@@ -794,22 +577,8 @@ fn setrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 /// Signals the change and replies with the new length.
 fn finish_resize(ctx: &mut Ctx<'_>, event: &'static str, key: &[u8], len: usize) -> CmdResult {
-    ctx.ks.signal_modified(ctx.db, key);
-    changed(ctx, event, key);
-    ctx.out.int(len as i64);
-    Ok(())
-}
-
-fn incr(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    add(ctx, &args[1], 1)
-}
-
-fn decr(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    add(ctx, &args[1], -1)
-}
-
-fn incrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    add(ctx, &args[1], int_arg(&args[2])?)
+    ctx.changed(notify::STRING, event, key, 1);
+    ctx.out.just_int(len as i64)
 }
 
 fn decrby(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -832,10 +601,8 @@ fn add(ctx: &mut Ctx<'_>, key: &[u8], by: i64) -> CmdResult {
         ctx.ks.insert(ctx.db, key, NewValue::Int(by), None);
         by
     };
-    ctx.ks.signal_modified(ctx.db, key);
-    changed(ctx, "incrby", key);
-    ctx.out.int(sum);
-    Ok(())
+    ctx.changed(notify::STRING, "incrby", key, 1);
+    ctx.out.just_int(sum)
 }
 
 fn incrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -854,8 +621,7 @@ fn incrbyfloat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.ks.insert(ctx.db, key, NewValue::Str(text.as_bytes()), None);
         text
     };
-    ctx.ks.signal_modified(ctx.db, key);
-    changed(ctx, "incrbyfloat", key);
+    ctx.changed(notify::STRING, "incrbyfloat", key, 1);
     ctx.out.bulk(text.as_bytes());
     // The result is propagated, not the increment: other machines may round differently.
     ctx.ks.effects.replace_with(&[b"SET", key, text.as_bytes(), b"KEEPTTL"]);

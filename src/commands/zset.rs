@@ -1,9 +1,9 @@
 //! Sorted set commands: members, scores and ranks, and blocking pops. Ranges and joins have files of their own.
 
 use super::collection::{
-    Found, MultiPop, choose, draw_many, elements_removed, scan_elements, store_result, wait_for_keys,
+    Found, PopEnd, blocking_multi_pop, blocking_pop, choose, draw_many, elements_removed, multi_pop, scan_elements,
+    store_result,
 };
-use super::list::timeout_arg;
 use super::prelude::*;
 use super::scan::cursor_arg;
 use super::{count_arg, random_count_arg, reply_item};
@@ -14,283 +14,158 @@ use crate::structs::listpack::Item;
 use crate::structs::numbers::{NumText, f64_text, f64_text_g17, parse_f64};
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "bzmpop",
-        run: Some(bzmpop),
-        arity: -5,
-        flags: flag::BLOCKING | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 2)],
-        group: Group::SortedSet,
-        since: "7.0.0",
-        complexity: "O(K)+O(M*log(N)) where K is the number of keys, N the number of members and M the number of members taken.",
-        summary: "Takes the lowest or highest members from the first sorted set that has some; waits until one does.",
-        args: &[
-            arg("timeout", ArgKind::Double),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("where", ArgKind::OneOf)
-                .of(&[arg("min", ArgKind::PureToken).token("MIN"), arg("max", ArgKind::PureToken).token("MAX")]),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "bzpopmax",
-        run: Some(bzpopmax),
-        arity: -3,
-        flags: flag::BLOCKING | flag::FAST | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, -2, 1)],
-        group: Group::SortedSet,
-        since: "5.0.0",
-        complexity: "O(log(N)) where N is the number of members.",
-        summary: "Takes the highest member from the first sorted set that has some; waits until one does.",
-        history: &["6.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple(), arg("timeout", ArgKind::Double)],
-        ..Command::ROW
-    },
-    Command {
-        name: "bzpopmin",
-        run: Some(bzpopmin),
-        arity: -3,
-        flags: flag::BLOCKING | flag::FAST | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, -2, 1)],
-        group: Group::SortedSet,
-        since: "5.0.0",
-        complexity: "O(log(N)) where N is the number of members.",
-        summary: "Takes the lowest member from the first sorted set that has some; waits until one does.",
-        history: &["6.0.0"],
-        args: &[arg("key", ArgKind::Key).spec(0).multiple(), arg("timeout", ArgKind::Double)],
-        ..Command::ROW
-    },
-    Command {
-        name: "zadd",
-        run: Some(zadd),
-        arity: -4,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "1.2.0",
-        complexity: "O(log(N)) for each member, where N is the number of members.",
-        summary: "Adds members to a sorted set, or gives them other scores. The set is created when it is not there.",
-        history: &["2.4.0", "3.0.2", "6.2.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("condition", ArgKind::OneOf)
-                .since("3.0.2")
+    command(Group::SortedSet, "bzmpop", blocking_multi_pop::<End>)
+        .flags(flag::BLOCKING | flag::WRITE)
+        .keys(&[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 2)])
+        .args(&[
+            Arg::double("timeout"),
+            Arg::integer("numkeys"),
+            Arg::key("key", 0).multiple(),
+            Arg::one_of("where").of(&[Arg::word("min", "MIN"), Arg::word("max", "MAX")]),
+            Arg::integer("count").token("COUNT").optional(),
+        ])
+        .since("7.0.0")
+        .complexity(
+            "O(K)+O(M*log(N)) where K is the number of keys, N the number of members and M the number of \
+             members taken.",
+        )
+        .summary("Takes the lowest or highest members from the first sorted set that has some; waits until one does."),
+    command(Group::SortedSet, "bzpopmax", |ctx, args| blocking_pop(ctx, args, End::Max))
+        .flags(flag::BLOCKING | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, -2, 1)])
+        .args(&[Arg::key("key", 0).multiple(), Arg::double("timeout")])
+        .since("5.0.0")
+        .history(&["6.0.0"])
+        .complexity("O(log(N)) where N is the number of members.")
+        .summary("Takes the highest member from the first sorted set that has some; waits until one does."),
+    command(Group::SortedSet, "bzpopmin", |ctx, args| blocking_pop(ctx, args, End::Min))
+        .flags(flag::BLOCKING | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, -2, 1)])
+        .args(&[Arg::key("key", 0).multiple(), Arg::double("timeout")])
+        .since("5.0.0")
+        .history(&["6.0.0"])
+        .complexity("O(log(N)) where N is the number of members.")
+        .summary("Takes the lowest member from the first sorted set that has some; waits until one does."),
+    command(Group::SortedSet, "zadd", zadd)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::one_of("condition").since("3.0.2").optional().of(&[Arg::word("nx", "NX"), Arg::word("xx", "XX")]),
+            Arg::one_of("comparison").since("6.2.0").optional().of(&[Arg::word("gt", "GT"), Arg::word("lt", "LT")]),
+            Arg::word("change", "CH").since("3.0.2").optional(),
+            Arg::word("increment", "INCR").since("3.0.2").optional(),
+            Arg::block("data").multiple().of(&[Arg::double("score"), Arg::string("member")]),
+        ])
+        .since("1.2.0")
+        .history(&["2.4.0", "3.0.2", "6.2.0"])
+        .complexity("O(log(N)) for each member, where N is the number of members.")
+        .summary("Adds members to a sorted set, or gives them other scores. The set is created when it is not there."),
+    command(Group::SortedSet, "zcard", zcard)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("1.2.0")
+        .summary("Counts the members of a sorted set."),
+    command(Group::SortedSet, "zincrby", zincrby)
+        .flags(flag::DENYOOM | flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("increment"), Arg::string("member")])
+        .since("1.2.0")
+        .complexity("O(log(N)) where N is the number of members.")
+        .summary("Adds a number to the score of a member; a missing one counts from 0."),
+    command(Group::SortedSet, "zmpop", multi_pop::<End>)
+        .flags(flag::WRITE)
+        .keys(&[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 1)])
+        .args(&[
+            Arg::integer("numkeys"),
+            Arg::key("key", 0).multiple(),
+            Arg::one_of("where").of(&[Arg::word("min", "MIN"), Arg::word("max", "MAX")]),
+            Arg::integer("count").token("COUNT").optional(),
+        ])
+        .since("7.0.0")
+        .complexity(
+            "O(K)+O(M*log(N)) where K is the number of keys, N the number of members and M the number of \
+             members taken.",
+        )
+        .summary("Takes the lowest or highest members from the first sorted set that has some."),
+    command(Group::SortedSet, "zmscore", zmscore)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member").multiple()])
+        .since("6.2.0")
+        .complexity("O(N) where N is the number of members asked for.")
+        .summary("Gives the scores of several members."),
+    command(Group::SortedSet, "zpopmax", |ctx, args| pop(ctx, args, End::Max))
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("count").optional()])
+        .since("5.0.0")
+        .complexity("O(log(N)*M) where N is the number of members and M that of those taken.")
+        .summary("Takes the highest members of a sorted set."),
+    command(Group::SortedSet, "zpopmin", |ctx, args| pop(ctx, args, End::Min))
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("count").optional()])
+        .since("5.0.0")
+        .complexity("O(log(N)*M) where N is the number of members and M that of those taken.")
+        .summary("Takes the lowest members of a sorted set."),
+    command(Group::SortedSet, "zrandmember", zrandmember)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::block("options")
                 .optional()
-                .of(&[arg("nx", ArgKind::PureToken).token("NX"), arg("xx", ArgKind::PureToken).token("XX")]),
-            arg("comparison", ArgKind::OneOf)
-                .since("6.2.0")
-                .optional()
-                .of(&[arg("gt", ArgKind::PureToken).token("GT"), arg("lt", ArgKind::PureToken).token("LT")]),
-            arg("change", ArgKind::PureToken).token("CH").since("3.0.2").optional(),
-            arg("increment", ArgKind::PureToken).token("INCR").since("3.0.2").optional(),
-            arg("data", ArgKind::Block).multiple().of(&[arg("score", ArgKind::Double), arg("member", ArgKind::String)]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zcard",
-        run: Some(zcard),
-        arity: 2,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "1.2.0",
-        complexity: "O(1)",
-        summary: "Counts the members of a sorted set.",
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "zincrby",
-        run: Some(zincrby),
-        arity: 4,
-        flags: flag::DENYOOM | flag::FAST | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::UPDATE, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "1.2.0",
-        complexity: "O(log(N)) where N is the number of members.",
-        summary: "Adds a number to the score of a member; a missing one counts from 0.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("increment", ArgKind::Integer), arg("member", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "zmpop",
-        run: Some(zmpop),
-        arity: -4,
-        flags: flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::numbered(key::RW | key::ACCESS | key::DELETE, 1)],
-        group: Group::SortedSet,
-        since: "7.0.0",
-        complexity: "O(K)+O(M*log(N)) where K is the number of keys, N the number of members and M the number of members taken.",
-        summary: "Takes the lowest or highest members from the first sorted set that has some.",
-        args: &[
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("where", ArgKind::OneOf)
-                .of(&[arg("min", ArgKind::PureToken).token("MIN"), arg("max", ArgKind::PureToken).token("MAX")]),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zmscore",
-        run: Some(zmscore),
-        arity: -3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "6.2.0",
-        complexity: "O(N) where N is the number of members asked for.",
-        summary: "Gives the scores of several members.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "zpopmax",
-        run: Some(zpopmax),
-        arity: -2,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "5.0.0",
-        complexity: "O(log(N)*M) where N is the number of members and M that of those taken.",
-        summary: "Takes the highest members of a sorted set.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).optional()],
-        ..Command::ROW
-    },
-    Command {
-        name: "zpopmin",
-        run: Some(zpopmin),
-        arity: -2,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RW | key::ACCESS | key::DELETE, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "5.0.0",
-        complexity: "O(log(N)*M) where N is the number of members and M that of those taken.",
-        summary: "Takes the lowest members of a sorted set.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).optional()],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrandmember",
-        run: Some(zrandmember),
-        arity: -2,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "6.2.0",
-        complexity: "O(N*log(M)) where N is the number of members asked for and M that of members.",
-        summary: "Gives members of a sorted set at random.",
-        tips: &["nondeterministic_output"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("options", ArgKind::Block).optional().of(&[
-                arg("count", ArgKind::Integer),
-                arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
-            ]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrank",
-        run: Some(zrank),
-        arity: -3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "2.0.0",
-        complexity: "O(log(N))",
-        summary: "Gives the rank of a member, the lowest score first.",
-        history: &["7.2.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("member", ArgKind::String),
-            arg("withscore", ArgKind::PureToken).token("WITHSCORE").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrem",
-        run: Some(zrem),
-        arity: -3,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "1.2.0",
-        complexity: "O(M*log(N)) where N is the number of members and M that of those removed.",
-        summary: "Removes members from a sorted set.",
-        history: &["2.4.0"],
-        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrevrank",
-        run: Some(zrevrank),
-        arity: -3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "2.0.0",
-        complexity: "O(log(N))",
-        summary: "Gives the rank of a member, the highest score first.",
-        history: &["7.2.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("member", ArgKind::String),
-            arg("withscore", ArgKind::PureToken).token("WITHSCORE").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zscan",
-        run: Some(zscan),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "2.8.0",
-        complexity: "O(1) a call; O(N) for a full pass, where N is the number of members.",
-        summary: "Goes through the members of a sorted set step by step.",
-        tips: &["nondeterministic_output"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("cursor", ArgKind::Integer),
-            arg("pattern", ArgKind::Pattern).token("MATCH").optional(),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zscore",
-        run: Some(zscore),
-        arity: 3,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "1.2.0",
-        complexity: "O(1)",
-        summary: "Gives the score of a member.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("member", ArgKind::String)],
-        ..Command::ROW
-    },
+                .of(&[Arg::integer("count"), Arg::word("withscores", "WITHSCORES").optional()]),
+        ])
+        .since("6.2.0")
+        .complexity("O(N*log(M)) where N is the number of members asked for and M that of members.")
+        .summary("Gives members of a sorted set at random.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::SortedSet, "zrank", |ctx, args| rank(ctx, args, false))
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member"), Arg::word("withscore", "WITHSCORE").optional()])
+        .since("2.0.0")
+        .history(&["7.2.0"])
+        .complexity("O(log(N))")
+        .summary("Gives the rank of a member, the lowest score first."),
+    command(Group::SortedSet, "zrem", zrem)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member").multiple()])
+        .since("1.2.0")
+        .history(&["2.4.0"])
+        .complexity("O(M*log(N)) where N is the number of members and M that of those removed.")
+        .summary("Removes members from a sorted set."),
+    command(Group::SortedSet, "zrevrank", |ctx, args| rank(ctx, args, true))
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member"), Arg::word("withscore", "WITHSCORE").optional()])
+        .since("2.0.0")
+        .history(&["7.2.0"])
+        .complexity("O(log(N))")
+        .summary("Gives the rank of a member, the highest score first."),
+    command(Group::SortedSet, "zscan", zscan)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::integer("cursor"),
+            Arg::pattern("pattern").token("MATCH").optional(),
+            Arg::integer("count").token("COUNT").optional(),
+        ])
+        .since("2.8.0")
+        .complexity("O(1) a call; O(N) for a full pass, where N is the number of members.")
+        .summary("Goes through the members of a sorted set step by step.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::SortedSet, "zscore", zscore)
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("member")])
+        .since("1.2.0")
+        .summary("Gives the score of a member."),
 ];
 
 /// The type that blocking commands wait for.
@@ -443,9 +318,7 @@ pub(crate) fn add(ctx: &mut Ctx<'_>, key: &[u8], pairs: Args<'_>, options: AddOp
     };
     let Added { added, changed, score } = result;
     if added + changed > 0 {
-        ctx.ks.signal_modified(ctx.db, key);
-        ctx.ks.effects.notify(notify::ZSET, if incr { "zincr" } else { "zadd" }, key, ctx.db);
-        ctx.dirty((added + changed) as u64);
+        ctx.changed(notify::ZSET, if incr { "zincr" } else { "zadd" }, key, (added + changed) as u64);
     }
     match score {
         Some(score) if incr => ctx.out.double(score),
@@ -490,10 +363,7 @@ fn add_members<'a>(
 
 fn zrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let key = &args[1];
-    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else { return ctx.out.just_int(0) };
     let zset = zset_mut(&mut entry)?;
     let removed = args.from(2).iter().filter(|m| zset.remove(m).is_some()).count();
     let is_empty = zset.is_empty();
@@ -501,8 +371,7 @@ fn zrem(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if removed > 0 {
         members_removed(ctx, key, "zrem", removed, is_empty);
     }
-    ctx.out.int(removed as i64);
-    Ok(())
+    ctx.out.just_int(removed as i64)
 }
 
 fn zcard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -510,8 +379,7 @@ fn zcard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         Some(entry) => zset_of(entry)?.len(),
         None => 0,
     };
-    ctx.out.int(len as i64);
-    Ok(())
+    ctx.out.just_int(len as i64)
 }
 
 fn reply_score(out: &mut Reply, score: Option<f64>) {
@@ -535,14 +403,6 @@ fn zmscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.out.array(members.len());
     members.iter().for_each(|m| reply_score(ctx.out, zset.and_then(|z| z.score(m))));
     Ok(())
-}
-
-fn zrank(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    rank(ctx, args, false)
-}
-
-fn zrevrank(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    rank(ctx, args, true)
 }
 
 fn rank(ctx: &mut Ctx<'_>, args: Args<'_>, from_end: bool) -> CmdResult {
@@ -579,14 +439,6 @@ enum End {
 }
 
 impl End {
-    fn parse(word: &[u8]) -> Result<End, CmdError> {
-        match word {
-            w if w.eq_ignore_ascii_case(b"MIN") => Ok(End::Min),
-            w if w.eq_ignore_ascii_case(b"MAX") => Ok(End::Max),
-            _ => Err(error::SYNTAX),
-        }
-    }
-
     fn event(self) -> &'static str {
         if self == End::Min { "zpopmin" } else { "zpopmax" }
     }
@@ -611,28 +463,16 @@ fn take(zset: &mut Zset, end: End, count: usize, f: &mut dyn FnMut(Item<'_>, f64
     count
 }
 
-fn zpopmin(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    pop(ctx, args, End::Min)
-}
-
-fn zpopmax(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    pop(ctx, args, End::Max)
-}
-
 fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
     if args.len() > 3 {
         return Err(error::SYNTAX);
     }
     let count = args.get(2).map(count_arg).transpose()?;
     let key = &args[1];
-    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
-        ctx.out.array(0);
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else { return ctx.out.just_empty() };
     let zset = zset_mut(&mut entry)?;
     if count == Some(0) {
-        ctx.out.array(0);
-        return Ok(());
+        return ctx.out.just_empty();
     }
     let out = &mut *ctx.out;
     let pairs_apart = count.is_some() && out.resp3;
@@ -651,83 +491,52 @@ fn pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
     Ok(())
 }
 
-/// Removes members from the first of the sorted sets that exists, and replies with its key and them. False if none
-/// exists. Without a count one member is removed and is not wrapped in an array.
-fn pop_first(ctx: &mut Ctx<'_>, keys: Args<'_>, end: End, count: Option<usize>) -> Result<bool, CmdError> {
-    for key in keys.iter() {
-        let Some(mut entry) = ctx.ks.write(ctx.db, key) else { continue };
-        let zset = zset_mut(&mut entry)?;
-        let out = &mut *ctx.out;
-        match count {
-            Some(count) => {
-                out.array(2);
-                out.bulk(key);
-                out.array(count.min(zset.len()));
-            }
-            None => {
-                out.array(3);
-                out.bulk(key);
-            }
+impl PopEnd for End {
+    const OF: &'static str = ZSET;
+
+    fn parse(word: &[u8]) -> Result<End, CmdError> {
+        match word {
+            w if w.eq_ignore_ascii_case(b"MIN") => Ok(End::Min),
+            w if w.eq_ignore_ascii_case(b"MAX") => Ok(End::Max),
+            _ => Err(error::SYNTAX),
         }
-        let taken = take(zset, end, count.unwrap_or(1), &mut |member, score| {
-            if count.is_some() {
-                out.array(2);
+    }
+
+    fn pop_first(self, ctx: &mut Ctx<'_>, keys: Args<'_>, count: Option<usize>) -> Result<bool, CmdError> {
+        for key in keys.iter() {
+            let Some(mut entry) = ctx.ks.write(ctx.db, key) else { continue };
+            let zset = zset_mut(&mut entry)?;
+            let out = &mut *ctx.out;
+            match count {
+                Some(count) => {
+                    out.array(2);
+                    out.bulk(key);
+                    out.array(count.min(zset.len()));
+                }
+                None => {
+                    out.array(3);
+                    out.bulk(key);
+                }
             }
-            reply_item(out, member);
-            out.double(score);
-        });
-        let is_empty = zset.is_empty();
-        drop(entry);
-        members_removed(ctx, key, end.event(), taken, is_empty);
-        let effects = &mut ctx.ks.effects;
-        match count {
-            Some(_) => effects.replace_with(&[end.command(), key, IntBuf::new().format(taken as i64)]),
-            None => effects.replace_with(&[end.command(), key]),
+            let taken = take(zset, self, count.unwrap_or(1), &mut |member, score| {
+                if count.is_some() {
+                    out.array(2);
+                }
+                reply_item(out, member);
+                out.double(score);
+            });
+            let is_empty = zset.is_empty();
+            drop(entry);
+            members_removed(ctx, key, self.event(), taken, is_empty);
+            let effects = &mut ctx.ks.effects;
+            match count {
+                Some(_) => effects.replace_with(&[self.command(), key, IntBuf::new().format(taken as i64)]),
+                None => effects.replace_with(&[self.command(), key]),
+            }
+            return Ok(true);
         }
-        return Ok(true);
+        Ok(false)
     }
-    Ok(false)
-}
-
-fn zmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let what = MultiPop::parse(args, 1, End::parse)?;
-    if !pop_first(ctx, what.keys, what.end, Some(what.count))? {
-        ctx.out.null_array();
-    }
-    Ok(())
-}
-
-fn bzmpop(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let what = MultiPop::parse(args, 2, End::parse)?;
-    let deadline_ms = timeout_arg(&args[1], ctx.now_ms())?;
-    pop_or_wait(ctx, what.keys, what.end, Some(what.count), deadline_ms)
-}
-
-fn bzpopmin(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    blocking_pop(ctx, args, End::Min)
-}
-
-fn bzpopmax(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    blocking_pop(ctx, args, End::Max)
-}
-
-fn blocking_pop(ctx: &mut Ctx<'_>, args: Args<'_>, end: End) -> CmdResult {
-    let last = args.len() - 1;
-    let deadline_ms = timeout_arg(&args[last], ctx.now_ms())?;
-    pop_or_wait(ctx, args.between(1, last), end, None, deadline_ms)
-}
-
-fn pop_or_wait(
-    ctx: &mut Ctx<'_>,
-    keys: Args<'_>,
-    end: End,
-    count: Option<usize>,
-    deadline_ms: Option<i64>,
-) -> CmdResult {
-    if !pop_first(ctx, keys, end, count)? {
-        wait_for_keys(ctx, keys, ZSET, deadline_ms);
-    }
-    Ok(())
 }
 
 fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -751,10 +560,7 @@ fn zrandmember(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         return Ok(());
     };
-    let Some(zset) = zset else {
-        ctx.out.array(0);
-        return Ok(());
-    };
+    let Some(zset) = zset else { return ctx.out.just_empty() };
     let wanted = count.unsigned_abs() as usize;
     let out = &mut *ctx.out;
     let mut finished = true;

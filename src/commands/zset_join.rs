@@ -10,151 +10,98 @@ use crate::structs::listpack::Item;
 use crate::structs::numbers::parse_f64;
 use std::collections::HashMap;
 
-const WEIGHTS: Arg = arg("weight", ArgKind::Integer).token("WEIGHTS").optional().multiple();
-const AGGREGATE: Arg = arg("aggregate", ArgKind::OneOf).token("AGGREGATE").optional().of(&[
-    arg("sum", ArgKind::PureToken).token("SUM"),
-    arg("min", ArgKind::PureToken).token("MIN"),
-    arg("max", ArgKind::PureToken).token("MAX"),
+const WEIGHTS: Arg = Arg::integer("weight").token("WEIGHTS").optional().multiple();
+const AGGREGATE: Arg = Arg::one_of("aggregate").token("AGGREGATE").optional().of(&[
+    Arg::word("sum", "SUM"),
+    Arg::word("min", "MIN"),
+    Arg::word("max", "MAX"),
 ]);
 /// Where the result goes, and what it is made of.
 const STORE_KEYS: &[KeySpec] =
     &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::numbered(key::RO | key::ACCESS, 2)];
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "zdiff",
-        run: Some(zdiff),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::numbered(key::RO | key::ACCESS, 1)],
-        group: Group::SortedSet,
-        since: "6.2.0",
-        complexity: "O(L + (N-K)log(N)) where L is the number of members of all sets, N that of the first one and K that of the result.",
-        summary: "Gives the members of the first sorted set that none of the others has.",
-        args: &[
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zdiffstore",
-        run: Some(zdiffstore),
-        arity: -4,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: STORE_KEYS,
-        group: Group::SortedSet,
-        since: "6.2.0",
-        complexity: "O(L + (N-K)log(N)) where L is the number of members of all sets, N that of the first one and K that of the result.",
-        summary: "Stores the members of the first sorted set that none of the others has.",
-        args: &[
-            arg("destination", ArgKind::Key).spec(0),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(1).multiple(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zinter",
-        run: Some(zinter),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::numbered(key::RO | key::ACCESS, 1)],
-        group: Group::SortedSet,
-        since: "6.2.0",
-        complexity: "O(N*K)+O(M*log(M)) where N is the size of the smallest set, K the number of sets and M that of members of the result.",
-        summary: "Gives the members that all sorted sets have.",
-        args: &[
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).multiple(),
+    command(Group::SortedSet, "zdiff", |ctx, args| join(ctx, args, Join::Diff, Outcome::Reply))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::numbered(key::RO | key::ACCESS, 1)])
+        .args(&[
+            Arg::integer("numkeys"),
+            Arg::key("key", 0).multiple(),
+            Arg::word("withscores", "WITHSCORES").optional(),
+        ])
+        .since("6.2.0")
+        .complexity(
+            "O(L + (N-K)log(N)) where L is the number of members of all sets, N that of the first one and K \
+             that of the result.",
+        )
+        .summary("Gives the members of the first sorted set that none of the others has."),
+    command(Group::SortedSet, "zdiffstore", |ctx, args| join(ctx, args, Join::Diff, Outcome::Store))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(STORE_KEYS)
+        .args(&[Arg::key("destination", 0), Arg::integer("numkeys"), Arg::key("key", 1).multiple()])
+        .since("6.2.0")
+        .complexity(
+            "O(L + (N-K)log(N)) where L is the number of members of all sets, N that of the first one and K \
+             that of the result.",
+        )
+        .summary("Stores the members of the first sorted set that none of the others has."),
+    command(Group::SortedSet, "zinter", |ctx, args| join(ctx, args, Join::Inter, Outcome::Reply))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::numbered(key::RO | key::ACCESS, 1)])
+        .args(&[
+            Arg::integer("numkeys"),
+            Arg::key("key", 0).multiple(),
             WEIGHTS,
             AGGREGATE,
-            arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zintercard",
-        run: Some(zintercard),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::numbered(key::RO | key::ACCESS, 1)],
-        group: Group::SortedSet,
-        since: "7.0.0",
-        complexity: "O(N*K) where N is the size of the smallest set and K the number of sets.",
-        summary: "Counts the members that all sorted sets have.",
-        args: &[
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).multiple(),
-            arg("limit", ArgKind::Integer).token("LIMIT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zinterstore",
-        run: Some(zinterstore),
-        arity: -4,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: STORE_KEYS,
-        group: Group::SortedSet,
-        since: "2.0.0",
-        complexity: "O(N*K)+O(M*log(M)) where N is the size of the smallest set, K the number of sets and M that of members of the result.",
-        summary: "Stores the members that all sorted sets have.",
-        args: &[
-            arg("destination", ArgKind::Key).spec(0),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(1).multiple(),
+            Arg::word("withscores", "WITHSCORES").optional(),
+        ])
+        .since("6.2.0")
+        .complexity(
+            "O(N*K)+O(M*log(M)) where N is the size of the smallest set, K the number of sets and M that of \
+             members of the result.",
+        )
+        .summary("Gives the members that all sorted sets have."),
+    command(Group::SortedSet, "zintercard", |ctx, args| join(ctx, args, Join::Inter, Outcome::Count))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::numbered(key::RO | key::ACCESS, 1)])
+        .args(&[
+            Arg::integer("numkeys"),
+            Arg::key("key", 0).multiple(),
+            Arg::integer("limit").token("LIMIT").optional(),
+        ])
+        .since("7.0.0")
+        .complexity("O(N*K) where N is the size of the smallest set and K the number of sets.")
+        .summary("Counts the members that all sorted sets have."),
+    command(Group::SortedSet, "zinterstore", |ctx, args| join(ctx, args, Join::Inter, Outcome::Store))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(STORE_KEYS)
+        .args(&[Arg::key("destination", 0), Arg::integer("numkeys"), Arg::key("key", 1).multiple(), WEIGHTS, AGGREGATE])
+        .since("2.0.0")
+        .complexity(
+            "O(N*K)+O(M*log(M)) where N is the size of the smallest set, K the number of sets and M that of \
+             members of the result.",
+        )
+        .summary("Stores the members that all sorted sets have."),
+    command(Group::SortedSet, "zunion", |ctx, args| join(ctx, args, Join::Union, Outcome::Reply))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::numbered(key::RO | key::ACCESS, 1)])
+        .args(&[
+            Arg::integer("numkeys"),
+            Arg::key("key", 0).multiple(),
             WEIGHTS,
             AGGREGATE,
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zunion",
-        run: Some(zunion),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::numbered(key::RO | key::ACCESS, 1)],
-        group: Group::SortedSet,
-        since: "6.2.0",
-        complexity: "O(N)+O(M*log(M)) where N is the number of members of all sets and M that of the result.",
-        summary: "Gives the members that any of the sorted sets has.",
-        args: &[
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(0).multiple(),
-            WEIGHTS,
-            AGGREGATE,
-            arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zunionstore",
-        run: Some(zunionstore),
-        arity: -4,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: STORE_KEYS,
-        group: Group::SortedSet,
-        since: "2.0.0",
-        complexity: "O(N)+O(M*log(M)) where N is the number of members of all sets and M that of the result.",
-        summary: "Stores the members that any of the sorted sets has.",
-        args: &[
-            arg("destination", ArgKind::Key).spec(0),
-            arg("numkeys", ArgKind::Integer),
-            arg("key", ArgKind::Key).spec(1).multiple(),
-            WEIGHTS,
-            AGGREGATE,
-        ],
-        ..Command::ROW
-    },
+            Arg::word("withscores", "WITHSCORES").optional(),
+        ])
+        .since("6.2.0")
+        .complexity("O(N)+O(M*log(M)) where N is the number of members of all sets and M that of the result.")
+        .summary("Gives the members that any of the sorted sets has."),
+    command(Group::SortedSet, "zunionstore", |ctx, args| join(ctx, args, Join::Union, Outcome::Store))
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(STORE_KEYS)
+        .args(&[Arg::key("destination", 0), Arg::integer("numkeys"), Arg::key("key", 1).multiple(), WEIGHTS, AGGREGATE])
+        .since("2.0.0")
+        .complexity("O(N)+O(M*log(M)) where N is the number of members of all sets and M that of the result.")
+        .summary("Stores the members that any of the sorted sets has."),
 ];
 
 /// How sorted sets are combined.
@@ -354,34 +301,6 @@ fn diff<'s>(sources: &[(Source<'s>, f64)]) -> Vec<(Item<'s>, f64)> {
     first.iter().filter(|(member, _)| !others.iter().any(|s| s.score(*member).is_some())).collect()
 }
 
-fn zinter(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    join(ctx, args, Join::Inter, Outcome::Reply)
-}
-
-fn zunion(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    join(ctx, args, Join::Union, Outcome::Reply)
-}
-
-fn zdiff(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    join(ctx, args, Join::Diff, Outcome::Reply)
-}
-
-fn zintercard(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    join(ctx, args, Join::Inter, Outcome::Count)
-}
-
-fn zinterstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    join(ctx, args, Join::Inter, Outcome::Store)
-}
-
-fn zunionstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    join(ctx, args, Join::Union, Outcome::Store)
-}
-
-fn zdiffstore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    join(ctx, args, Join::Diff, Outcome::Store)
-}
-
 fn join(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join, to: Outcome) -> CmdResult {
     let keynum_at = if to == Outcome::Store { 2 } else { 1 };
     let count = int_arg(&args[keynum_at])?;
@@ -416,8 +335,7 @@ fn join(ctx: &mut Ctx<'_>, args: Args<'_>, how: Join, to: Outcome) -> CmdResult 
                 found += 1;
                 options.limit == 0 || found < options.limit
             });
-            ctx.out.int(found as i64);
-            return Ok(());
+            return ctx.out.just_int(found as i64);
         }
         Join::Inter => inter(&sources, options.aggregate, |member, score| {
             members.push((member, score));

@@ -6,227 +6,137 @@ use super::zset::{limits, members_header, members_removed, reply_member, store, 
 use crate::keyspace::zset::{Range, Zset};
 use crate::structs::numbers::parse_f64;
 
-const LIMIT: Arg = arg("limit", ArgKind::Block)
-    .token("LIMIT")
-    .optional()
-    .of(&[arg("offset", ArgKind::Integer), arg("count", ArgKind::Integer)]);
+const LIMIT: Arg = Arg::block("limit").token("LIMIT").optional().of(&[Arg::integer("offset"), Arg::integer("count")]);
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "zcount",
-        run: Some(zcount),
-        arity: 4,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "2.0.0",
-        complexity: "O(log(N)) where N is the number of members.",
-        summary: "Counts the members with scores in a range.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("min", ArgKind::Double), arg("max", ArgKind::Double)],
-        ..Command::ROW
-    },
-    Command {
-        name: "zlexcount",
-        run: Some(zlexcount),
-        arity: 4,
-        flags: flag::FAST | flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "2.8.9",
-        complexity: "O(log(N)) where N is the number of members.",
-        summary: "Counts the members of a sorted set between two texts, where all scores are equal.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("min", ArgKind::String), arg("max", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrange",
-        run: Some(zrange),
-        arity: -4,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "1.2.0",
-        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
-        summary: "Gives the members of a sorted set in a range of ranks, scores or texts.",
-        history: &["6.2.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("start", ArgKind::String),
-            arg("stop", ArgKind::String),
-            arg("sortby", ArgKind::OneOf).since("6.2.0").optional().of(&[
-                arg("byscore", ArgKind::PureToken).token("BYSCORE"),
-                arg("bylex", ArgKind::PureToken).token("BYLEX"),
-            ]),
-            arg("rev", ArgKind::PureToken).token("REV").since("6.2.0").optional(),
+    command(Group::SortedSet, "zcount", |ctx, args| count(ctx, args, By::Score))
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::double("min"), Arg::double("max")])
+        .since("2.0.0")
+        .complexity("O(log(N)) where N is the number of members.")
+        .summary("Counts the members with scores in a range."),
+    command(Group::SortedSet, "zlexcount", |ctx, args| count(ctx, args, By::Lex))
+        .flags(flag::FAST | flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("min"), Arg::string("max")])
+        .since("2.8.9")
+        .complexity("O(log(N)) where N is the number of members.")
+        .summary("Counts the members of a sorted set between two texts, where all scores are equal."),
+    command(Group::SortedSet, "zrange", |ctx, args| range(ctx, args, None, None))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("start"),
+            Arg::string("stop"),
+            Arg::one_of("sortby")
+                .since("6.2.0")
+                .optional()
+                .of(&[Arg::word("byscore", "BYSCORE"), Arg::word("bylex", "BYLEX")]),
+            Arg::word("rev", "REV").since("6.2.0").optional(),
             LIMIT.since("6.2.0"),
-            arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrangebylex",
-        run: Some(zrangebylex),
-        arity: -4,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "2.8.9",
-        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
-        summary: "Gives the members between two texts, where all scores are equal.",
-        deprecated: Some(("6.2.0", "`ZRANGE` with the `BYLEX` argument")),
-        args: &[arg("key", ArgKind::Key).spec(0), arg("min", ArgKind::String), arg("max", ArgKind::String), LIMIT],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrangebyscore",
-        run: Some(zrangebyscore),
-        arity: -4,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "1.0.5",
-        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
-        summary: "Gives the members with scores in a range.",
-        history: &["2.0.0"],
-        deprecated: Some(("6.2.0", "`ZRANGE` with the `BYSCORE` argument")),
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("min", ArgKind::Double),
-            arg("max", ArgKind::Double),
-            arg("withscores", ArgKind::PureToken).token("WITHSCORES").since("2.0.0").optional(),
+            Arg::word("withscores", "WITHSCORES").optional(),
+        ])
+        .since("1.2.0")
+        .history(&["6.2.0"])
+        .complexity("O(log(N)+M) where N is the number of members and M that of those given.")
+        .summary("Gives the members of a sorted set in a range of ranks, scores or texts."),
+    command(Group::SortedSet, "zrangebylex", |ctx, args| range(ctx, args, Some(By::Lex), Some(false)))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("min"), Arg::string("max"), LIMIT])
+        .since("2.8.9")
+        .deprecated("6.2.0", "`ZRANGE` with the `BYLEX` argument")
+        .complexity("O(log(N)+M) where N is the number of members and M that of those given.")
+        .summary("Gives the members between two texts, where all scores are equal."),
+    command(Group::SortedSet, "zrangebyscore", |ctx, args| range(ctx, args, Some(By::Score), Some(false)))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::double("min"),
+            Arg::double("max"),
+            Arg::word("withscores", "WITHSCORES").since("2.0.0").optional(),
             LIMIT,
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrangestore",
-        run: Some(zrangestore),
-        arity: -5,
-        flags: flag::DENYOOM | flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)],
-        group: Group::SortedSet,
-        since: "6.2.0",
-        complexity: "O(log(N)+M) where N is the number of members and M that of those stored.",
-        summary: "Stores the members of a sorted set in a range under another key.",
-        args: &[
-            arg("dst", ArgKind::Key).spec(0),
-            arg("src", ArgKind::Key).spec(1),
-            arg("min", ArgKind::String),
-            arg("max", ArgKind::String),
-            arg("sortby", ArgKind::OneOf).optional().of(&[
-                arg("byscore", ArgKind::PureToken).token("BYSCORE"),
-                arg("bylex", ArgKind::PureToken).token("BYLEX"),
-            ]),
-            arg("rev", ArgKind::PureToken).token("REV").optional(),
+        ])
+        .since("1.0.5")
+        .history(&["2.0.0"])
+        .deprecated("6.2.0", "`ZRANGE` with the `BYSCORE` argument")
+        .complexity("O(log(N)+M) where N is the number of members and M that of those given.")
+        .summary("Gives the members with scores in a range."),
+    command(Group::SortedSet, "zrangestore", zrangestore)
+        .flags(flag::DENYOOM | flag::WRITE)
+        .keys(&[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1), KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)])
+        .args(&[
+            Arg::key("dst", 0),
+            Arg::key("src", 1),
+            Arg::string("min"),
+            Arg::string("max"),
+            Arg::one_of("sortby").optional().of(&[Arg::word("byscore", "BYSCORE"), Arg::word("bylex", "BYLEX")]),
+            Arg::word("rev", "REV").optional(),
             LIMIT,
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zremrangebylex",
-        run: Some(zremrangebylex),
-        arity: 4,
-        flags: flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "2.8.9",
-        complexity: "O(log(N)+M) where N is the number of members and M that of those removed.",
-        summary: "Removes the members between two texts, where all scores are equal.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("min", ArgKind::String), arg("max", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "zremrangebyrank",
-        run: Some(zremrangebyrank),
-        arity: 4,
-        flags: flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "2.0.0",
-        complexity: "O(log(N)+M) where N is the number of members and M that of those removed.",
-        summary: "Removes the members in a range of ranks.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("start", ArgKind::Integer), arg("stop", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "zremrangebyscore",
-        run: Some(zremrangebyscore),
-        arity: 4,
-        flags: flag::WRITE,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "1.2.0",
-        complexity: "O(log(N)+M) where N is the number of members and M that of those removed.",
-        summary: "Removes the members with scores in a range.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("min", ArgKind::Double), arg("max", ArgKind::Double)],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrevrange",
-        run: Some(zrevrange),
-        arity: -4,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "1.2.0",
-        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
-        summary: "Gives the members in a range of ranks, the highest score first.",
-        deprecated: Some(("6.2.0", "`ZRANGE` with the `REV` argument")),
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("start", ArgKind::Integer),
-            arg("stop", ArgKind::Integer),
-            arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrevrangebylex",
-        run: Some(zrevrangebylex),
-        arity: -4,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "2.8.9",
-        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
-        summary: "Gives the members between two texts, the last one first, where all scores are equal.",
-        deprecated: Some(("6.2.0", "`ZRANGE` with the `REV` and `BYLEX` arguments")),
-        args: &[arg("key", ArgKind::Key).spec(0), arg("max", ArgKind::String), arg("min", ArgKind::String), LIMIT],
-        ..Command::ROW
-    },
-    Command {
-        name: "zrevrangebyscore",
-        run: Some(zrevrangebyscore),
-        arity: -4,
-        flags: flag::READONLY,
-        acl: cat::SORTEDSET,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::SortedSet,
-        since: "2.2.0",
-        complexity: "O(log(N)+M) where N is the number of members and M that of those given.",
-        summary: "Gives the members with scores in a range, the highest score first.",
-        history: &["2.1.6"],
-        deprecated: Some(("6.2.0", "`ZRANGE` with the `REV` and `BYSCORE` arguments")),
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("max", ArgKind::Double),
-            arg("min", ArgKind::Double),
-            arg("withscores", ArgKind::PureToken).token("WITHSCORES").optional(),
+        ])
+        .since("6.2.0")
+        .complexity("O(log(N)+M) where N is the number of members and M that of those stored.")
+        .summary("Stores the members of a sorted set in a range under another key."),
+    command(Group::SortedSet, "zremrangebylex", |ctx, args| remove_range(ctx, args, By::Lex, "zremrangebylex"))
+        .flags(flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("min"), Arg::string("max")])
+        .since("2.8.9")
+        .complexity("O(log(N)+M) where N is the number of members and M that of those removed.")
+        .summary("Removes the members between two texts, where all scores are equal."),
+    command(Group::SortedSet, "zremrangebyrank", |ctx, args| remove_range(ctx, args, By::Rank, "zremrangebyrank"))
+        .flags(flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::integer("start"), Arg::integer("stop")])
+        .since("2.0.0")
+        .complexity("O(log(N)+M) where N is the number of members and M that of those removed.")
+        .summary("Removes the members in a range of ranks."),
+    command(Group::SortedSet, "zremrangebyscore", |ctx, args| remove_range(ctx, args, By::Score, "zremrangebyscore"))
+        .flags(flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::double("min"), Arg::double("max")])
+        .since("1.2.0")
+        .complexity("O(log(N)+M) where N is the number of members and M that of those removed.")
+        .summary("Removes the members with scores in a range."),
+    command(Group::SortedSet, "zrevrange", |ctx, args| range(ctx, args, Some(By::Rank), Some(true)))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::integer("start"),
+            Arg::integer("stop"),
+            Arg::word("withscores", "WITHSCORES").optional(),
+        ])
+        .since("1.2.0")
+        .deprecated("6.2.0", "`ZRANGE` with the `REV` argument")
+        .complexity("O(log(N)+M) where N is the number of members and M that of those given.")
+        .summary("Gives the members in a range of ranks, the highest score first."),
+    command(Group::SortedSet, "zrevrangebylex", |ctx, args| range(ctx, args, Some(By::Lex), Some(true)))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("max"), Arg::string("min"), LIMIT])
+        .since("2.8.9")
+        .deprecated("6.2.0", "`ZRANGE` with the `REV` and `BYLEX` arguments")
+        .complexity("O(log(N)+M) where N is the number of members and M that of those given.")
+        .summary("Gives the members between two texts, the last one first, where all scores are equal."),
+    command(Group::SortedSet, "zrevrangebyscore", |ctx, args| range(ctx, args, Some(By::Score), Some(true)))
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::double("max"),
+            Arg::double("min"),
+            Arg::word("withscores", "WITHSCORES").optional(),
             LIMIT,
-        ],
-        ..Command::ROW
-    },
+        ])
+        .since("2.2.0")
+        .history(&["2.1.6"])
+        .deprecated("6.2.0", "`ZRANGE` with the `REV` and `BYSCORE` arguments")
+        .complexity("O(log(N)+M) where N is the number of members and M that of those given.")
+        .summary("Gives the members with scores in a range, the highest score first."),
 ];
 
 /// The bounds of a range.
@@ -444,36 +354,9 @@ impl<'a> Query<'a> {
     }
 }
 
-fn zrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    range(ctx, args, None, None)
-}
-
-fn zrevrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    range(ctx, args, Some(By::Rank), Some(true))
-}
-
-fn zrangebyscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    range(ctx, args, Some(By::Score), Some(false))
-}
-
-fn zrevrangebyscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    range(ctx, args, Some(By::Score), Some(true))
-}
-
-fn zrangebylex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    range(ctx, args, Some(By::Lex), Some(false))
-}
-
-fn zrevrangebylex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    range(ctx, args, Some(By::Lex), Some(true))
-}
-
 fn range(ctx: &mut Ctx<'_>, args: Args<'_>, by: Option<By>, back: Option<bool>) -> CmdResult {
     let query = Query::parse(args, 1, by, back, false)?;
-    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else {
-        ctx.out.array(0);
-        return Ok(());
-    };
+    let Some(entry) = ctx.ks.read(ctx.db, &args[1]) else { return ctx.out.just_empty() };
     let (count, members) = query.run(zset_of(entry)?);
     members_header(ctx.out, count, query.with_scores);
     members.for_each(|(member, score)| reply_member(ctx.out, member, score, query.with_scores));
@@ -496,43 +379,19 @@ fn zrangestore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-fn zcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    count(ctx, args, By::Score)
-}
-
-fn zlexcount(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    count(ctx, args, By::Lex)
-}
-
 fn count(ctx: &mut Ctx<'_>, args: Args<'_>, by: By) -> CmdResult {
     let bounds = Bounds::parse(by, args.at(2), args.at(3))?;
     let count = match ctx.ks.read(ctx.db, &args[1]) {
         Some(entry) => bounds.in_zset(zset_of(entry)?, false).1,
         None => 0,
     };
-    ctx.out.int(count as i64);
-    Ok(())
-}
-
-fn zremrangebyrank(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    remove_range(ctx, args, By::Rank, "zremrangebyrank")
-}
-
-fn zremrangebyscore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    remove_range(ctx, args, By::Score, "zremrangebyscore")
-}
-
-fn zremrangebylex(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    remove_range(ctx, args, By::Lex, "zremrangebylex")
+    ctx.out.just_int(count as i64)
 }
 
 fn remove_range(ctx: &mut Ctx<'_>, args: Args<'_>, by: By, event: &'static str) -> CmdResult {
     let bounds = Bounds::parse(by, args.at(2), args.at(3))?;
     let key = &args[1];
-    let Some(mut entry) = ctx.ks.write(ctx.db, key) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.write(ctx.db, key) else { return ctx.out.just_int(0) };
     let zset = zset_mut(&mut entry)?;
     let (start, count) = bounds.in_zset(zset, false);
     if count < zset.len() {
@@ -552,8 +411,7 @@ fn remove_range(ctx: &mut Ctx<'_>, args: Args<'_>, by: By, event: &'static str) 
         ks.effects.notify(notify::GENERIC, "del", key, ctx.db);
         ctx.dirty(count as u64);
     }
-    ctx.out.int(count as i64);
-    Ok(())
+    ctx.out.just_int(count as i64)
 }
 
 #[cfg(test)]

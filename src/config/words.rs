@@ -3,130 +3,18 @@
 //!
 //! Invariant: `split(quote(word)) == [word]` for every byte string.
 
-/// Splits a line at blanks. `"..."` understands `\xHH`, `\n`, `\r`, `\t`, `\b`, `\a` and an escaped character; `'...'` only `\'`.
-/// A closing quote must be followed by a blank or the end. `None`: quotes are not balanced.
+use crate::resp::split_args;
+use crate::structs::bytes::append_quoted;
+
+/// The words of a line, as [`split_args`] finds them.
 pub(crate) fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut words = Vec::new();
-    let mut rest = line;
-    loop {
-        while let [blank, tail @ ..] = rest
-            && is_blank(*blank)
-        {
-            rest = tail;
-        }
-        if rest.is_empty() {
-            return Some(words);
-        }
-        let (word, tail) = next_word(rest)?;
-        words.push(word);
-        rest = tail;
-    }
-}
-
-/// What C's `isspace` accepts.
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t'..=b'\r')
-}
-
-/// The word at the start of `rest` and what follows it.
-fn next_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let mut word = Vec::new();
-    loop {
-        match rest {
-            [] | [b' ' | b'\n' | b'\r' | b'\t' | 0, ..] => {
-                return Some((word, rest.get(1..).unwrap_or_default()));
-            }
-            [b'"', tail @ ..] => return finish_quoted(double_quoted(tail, &mut word)?, word),
-            [b'\'', tail @ ..] => return finish_quoted(single_quoted(tail, &mut word)?, word),
-            [byte, tail @ ..] => {
-                word.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-}
-
-/// Checks what follows a closing quote: a quoted part always ends its word.
-fn finish_quoted(tail: &[u8], word: Vec<u8>) -> Option<(Vec<u8>, &[u8])> {
-    match tail {
-        [] => Some((word, tail)),
-        [blank, ..] if is_blank(*blank) => Some((word, tail)),
-        _ => None,
-    }
-}
-
-/// Reads up to the closing `"` and returns what follows it.
-fn double_quoted<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
-    loop {
-        match rest {
-            [] => return None,
-            [b'"', tail @ ..] => return Some(tail),
-            [b'\\', b'x', high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                word.push(hex_digit(*high) * 16 + hex_digit(*low));
-                rest = tail;
-            }
-            [b'\\', escaped, tail @ ..] => {
-                word.push(match escaped {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'b' => 8,
-                    b'a' => 7,
-                    other => *other,
-                });
-                rest = tail;
-            }
-            [byte, tail @ ..] => {
-                word.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-}
-
-/// Reads up to the closing `'` and returns what follows it.
-fn single_quoted<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
-    loop {
-        match rest {
-            [] => return None,
-            [b'\'', tail @ ..] => return Some(tail),
-            [b'\\', b'\'', tail @ ..] => {
-                word.push(b'\'');
-                rest = tail;
-            }
-            [byte, tail @ ..] => {
-                word.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-}
-
-fn hex_digit(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => digit - b'A' + 10,
-    }
+    Some(split_args(line)?.as_args().iter().map(<[u8]>::to_vec).collect())
 }
 
 /// The word in double quotes, with everything escaped that is not printable ASCII.
 pub(crate) fn quote(word: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(word.len() + 2);
-    quoted.push(b'"');
-    for byte in word {
-        match byte {
-            b'\\' | b'"' => quoted.extend([b'\\', *byte]),
-            b'\n' => quoted.extend(b"\\n"),
-            b'\r' => quoted.extend(b"\\r"),
-            b'\t' => quoted.extend(b"\\t"),
-            7 => quoted.extend(b"\\a"),
-            8 => quoted.extend(b"\\b"),
-            b' '..=b'~' => quoted.push(*byte),
-            _ => quoted.extend(format!("\\x{byte:02x}").into_bytes()),
-        }
-    }
-    quoted.push(b'"');
+    append_quoted(&mut quoted, word);
     quoted
 }
 

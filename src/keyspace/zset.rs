@@ -298,7 +298,6 @@ impl Zset {
         Update::Added
     }
 
-    /// Gives a member a score.
     pub(crate) fn set(&mut self, member: &[u8], score: f64, limits: &ZsetLimits) -> Update {
         self.update(member, limits, |_| Some(score))
     }

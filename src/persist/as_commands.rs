@@ -9,6 +9,7 @@ use crate::keyspace::list::List;
 use crate::keyspace::set::Set;
 use crate::keyspace::zset::Zset;
 use crate::keyspace::{Entry, Object};
+use crate::resp::encode::{put_arg, put_command, put_header};
 use crate::structs::entry::{IntBuf, ValueRef};
 use crate::structs::listpack::Item;
 use crate::structs::numbers::f64_text_grisu;
@@ -352,32 +353,4 @@ pub(crate) fn put_entry<E>(
         *place = Place::Done;
     }
     Ok(())
-}
-
-/// Appends how many arguments follow.
-pub(crate) fn put_header(buf: &mut Vec<u8>, args: usize) {
-    put_number(buf, b'*', args);
-}
-
-/// Appends how many bytes follow as an argument. They end with a line of their own.
-pub(crate) fn put_bulk_header(buf: &mut Vec<u8>, len: usize) {
-    put_number(buf, b'$', len);
-}
-
-fn put_number(buf: &mut Vec<u8>, sign: u8, number: usize) {
-    buf.push(sign);
-    buf.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    buf.extend_from_slice(b"\r\n");
-}
-
-pub(crate) fn put_arg(buf: &mut Vec<u8>, arg: &[u8]) {
-    put_bulk_header(buf, arg.len());
-    buf.extend_from_slice(arg);
-    buf.extend_from_slice(b"\r\n");
-}
-
-/// Appends a command in the form of the request protocol.
-pub(crate) fn put_command(buf: &mut Vec<u8>, args: &[&[u8]]) {
-    put_header(buf, args.len());
-    args.iter().for_each(|arg| put_arg(buf, arg));
 }

@@ -60,7 +60,6 @@ pub(crate) struct Loading {
 pub(crate) struct Persist {
     pub(crate) aof: Aof,
     pub(crate) saves: Saves,
-    /// Of the last load.
     pub(crate) last_load: Counts,
     pub(crate) gate: Gate,
     pub(crate) child: Option<Child>,

@@ -26,7 +26,6 @@ pub(crate) struct Candidate {
 /// How far the plan has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum FailoverState {
-    /// There is none.
     #[default]
     None,
     /// Writes are paused until a replica has caught up.

@@ -4,12 +4,13 @@
 //! took effect are handed on to this server's own replicas unchanged.
 
 use super::bulk::{BulkEvent, BulkReader, Framing};
-use super::handshake::{self, Handshake, HandshakeConfig, Outcome, command};
+use super::handshake::{self, Handshake, HandshakeConfig, Outcome};
 use super::history::ReplId;
 use super::link::{CachedMaster, LinkState, OnlineMaster, Transfer};
 use super::{Action, Env, LinkId, LogLine, Repl};
 use crate::config::ReplDisklessLoad;
 use crate::net::ClientId;
+use crate::resp::encode::command;
 use crate::sys::log::Role;
 
 /// The first pause before another attempt to reach the master, in milliseconds; each further one is twice as long.

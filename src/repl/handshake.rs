@@ -5,6 +5,8 @@
 //! of that reply; what follows belongs to the bulk transfer or to the replication stream. Connecting, the transfer
 //! itself and what becomes of the cached master are the caller's.
 
+pub(crate) use crate::resp::encode::command;
+
 use super::LogLine;
 use super::history::{REPL_ID_LEN, ReplId};
 use crate::sys::build::HEXAD_VERSION;
@@ -304,17 +306,6 @@ fn parse_full_resync(rest: &[u8]) -> Option<(ReplId, i64)> {
     let (id, offset) = rest.split_at_checked(REPL_ID_LEN)?;
     let offset = std::str::from_utf8(offset.strip_prefix(b" ")?).ok()?.trim().parse().ok()?;
     Some((ReplId::from_bytes(id)?, offset))
-}
-
-/// A command as an array of bulk strings, the way links between servers speak.
-pub(crate) fn command(arguments: &[&[u8]]) -> Vec<u8> {
-    let mut out = format!("*{}\r\n", arguments.len()).into_bytes();
-    for argument in arguments {
-        out.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-        out.extend_from_slice(argument);
-        out.extend_from_slice(b"\r\n");
-    }
-    out
 }
 
 #[cfg(test)]

@@ -115,7 +115,6 @@ pub(crate) struct Env<'a> {
     pub(crate) child: RunningChild,
     /// The client of [`Repl::master_client`], if it is there.
     pub(crate) master: Option<MasterSession>,
-    /// Whether there are no keys.
     pub(crate) has_no_keys: &'a dyn Fn() -> bool,
     /// What an acknowledgement ends with, if this server vouches for what it has.
     pub(crate) vouch: &'a dyn Fn() -> Option<Vec<Vec<u8>>>,

@@ -4,7 +4,6 @@
 //! strictly in this order.
 
 use super::failover::{Candidate, Failover, FailoverState, FailoverStep, Target};
-use super::handshake::command;
 use super::history::{PsyncDecision, ReplId};
 use super::primary::{
     self, Announcement, FullSyncStep, Replica, ReplicaState, RunningChild, SnapshotConfig, SnapshotPlan, SnapshotTarget,
@@ -13,6 +12,7 @@ use super::{Action, Attached, Env, MasterSession, Repl};
 use crate::catalog::CmdError;
 use crate::config::Config;
 use crate::net::ClientId;
+use crate::resp::encode::command;
 
 /// A client that is, or is about to become, a replica.
 #[derive(Debug, Clone)]
@@ -35,7 +35,6 @@ pub(crate) struct Position {
     pub(crate) db: usize,
 }
 
-/// A snapshot that is to be started.
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotStart {
     /// Where it goes.

@@ -1,9 +1,9 @@
 //! The stream this server produces or hands on, and its way into the connections of replicas.
 
 use super::backlog::{Backlog, TRIM_BLOCKS_PER_CRON};
-use super::handshake::command;
 use super::{Action, Attached, Env, Repl};
 use crate::net::ClientId;
+use crate::resp::encode::command;
 use std::io::IoSlice;
 
 impl Repl {

@@ -2,6 +2,7 @@
 //! the reply reader of the tools. A leaf: it knows nothing of the server.
 
 mod args;
+pub(crate) mod encode;
 mod reply;
 pub(crate) mod reply_reader;
 mod request;

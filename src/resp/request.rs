@@ -326,9 +326,9 @@ fn parse_inline(buf: &[u8]) -> Result<Parsed, ProtocolError> {
     if args.as_args().is_empty() { Ok(Parsed::Empty { consumed }) } else { Ok(Parsed::Inline { consumed, args }) }
 }
 
-/// Splits a line as typed by a person: blanks separate, double quotes understand `\xHH`, `\n`, `\r`, `\t`, `\b`, `\a`
-/// and escaped characters, single quotes only `\'`. `None`: a quote is not closed, or a closing quote is not followed
-/// by a blank.
+/// Splits a line as typed by a person, or of a configuration file: blanks separate, double quotes understand `\xHH`, `\n`,
+/// `\r`, `\t`, `\b`, `\a` and escaped characters, single quotes only `\'`. `None`: a quote is not closed, or a closing
+/// quote is not followed by a blank.
 pub fn split_args(line: &[u8]) -> Option<OwnedArgs> {
     let blank = |b: u8| b.is_ascii_whitespace() || b == 0x0b;
     let mut out = OwnedArgs::default();
@@ -342,7 +342,8 @@ pub fn split_args(line: &[u8]) -> Option<OwnedArgs> {
             return Some(out);
         }
         word.clear();
-        while i < line.len() && !blank(line[i]) && line[i] != 0 {
+        // Not all blanks end a word that has begun.
+        while i < line.len() && !matches!(line[i], b' ' | b'\n' | b'\r' | b'\t' | 0) {
             let quote = line[i];
             i += 1;
             if quote != b'"' && quote != b'\'' {
@@ -353,6 +354,7 @@ pub fn split_args(line: &[u8]) -> Option<OwnedArgs> {
             if i < line.len() && !blank(line[i]) {
                 return None;
             }
+            break;
         }
         out.push(&word);
     }
@@ -453,6 +455,10 @@ mod tests {
         let got: Vec<_> = args.as_args().iter().map(|a| a.to_vec()).collect();
         assert_eq!(got, vec![b"set".to_vec(), b"aA\n".to_vec(), b"b'c".to_vec(), b"d".to_vec()]);
         assert!(split_args(b"\"x\"y").is_none());
+        // Not all that separates words ends one.
+        let args = split_args(b"\x0bset k a\x0bb\x0c c").unwrap();
+        assert_eq!(args.as_args().iter().collect::<Vec<_>>(), [&b"set"[..], b"k", b"a\x0bb\x0c", b"c"]);
+        assert_eq!(split_args(b"\"a\"\x0b b").unwrap().as_args().iter().collect::<Vec<_>>(), [b"a", b"b"]);
         assert_eq!(split_args(b"\"\"").unwrap().as_args().len(), 1);
     }
 

@@ -32,7 +32,6 @@ pub(crate) struct Library {
 /// A library whose program runs: what it has registered so far.
 pub(crate) struct Loading {
     pub(crate) functions: Vec<Function>,
-    /// Their names.
     pub(super) names: HashSet<Rc<[u8]>>,
     pub(super) start: Instant,
     pub(super) timeout: Option<Duration>,

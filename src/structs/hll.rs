@@ -203,7 +203,6 @@ fn dense_put(registers: &mut [u8], index: usize, value: u8) {
     }
 }
 
-/// A register of a dense value.
 pub(crate) fn dense_register(value: &[u8], index: usize) -> u8 {
     dense_get(&value[HEADER_LEN..], index)
 }

@@ -76,7 +76,6 @@ pub(crate) const RESERVED_FILES: u64 = 32;
 /// The limit of open files is so low that none are left for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooFewFiles {
-    /// The limit there is.
     pub(crate) limit: u64,
     /// The limit that was asked for.
     pub(crate) needed: u64,

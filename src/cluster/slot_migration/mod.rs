@@ -507,7 +507,6 @@ impl Cluster {
         self.jobs.at(id).is_some_and(|at| self.jobs.list[at].is_export)
     }
 
-    /// The slots of a job.
     pub(crate) fn slots_of_job(&self, id: JobId) -> Option<&SlotSet> {
         self.jobs.at(id).map(|at| &self.jobs.list[at].slots)
     }

@@ -7,214 +7,125 @@ use crate::keyspace::effects::target;
 use crate::structs::stream::{ConsumerId, Group as ConsumerGroup, Pending};
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "xack",
-        run: Some(xack),
-        arity: -4,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::STREAM,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(1) for each id.",
-        summary: "Acknowledges pending entries and gives the number of those that were pending.",
-        args: &[arg("key", ArgKind::Key).spec(0), arg("group", ArgKind::String), arg("id", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "xautoclaim",
-        run: Some(xautoclaim),
-        arity: -6,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::STREAM,
-        keys: &[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)],
-        group: Group::Stream,
-        since: "6.2.0",
-        complexity: "O(1) with a small COUNT.",
-        summary: "Makes pending entries that were idle for long a consumer's own, going through them step by step.",
-        tips: &["nondeterministic_output"],
-        history: &["7.0.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("group", ArgKind::String),
-            arg("consumer", ArgKind::String),
-            arg("min-idle-time", ArgKind::String),
-            arg("start", ArgKind::String),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-            arg("justid", ArgKind::PureToken).token("JUSTID").optional(),
+    command(Group::Stream, "xack", xack)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[Arg::key("key", 0), Arg::string("group"), Arg::string("id").multiple()])
+        .since("5.0.0")
+        .complexity("O(1) for each id.")
+        .summary("Acknowledges pending entries and gives the number of those that were pending."),
+    command(Group::Stream, "xautoclaim", xautoclaim)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::DELETE, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("group"),
+            Arg::string("consumer"),
+            Arg::string("min-idle-time"),
+            Arg::string("start"),
+            Arg::integer("count").token("COUNT").optional(),
+            Arg::word("justid", "JUSTID").optional(),
+        ])
+        .since("6.2.0")
+        .history(&["7.0.0"])
+        .complexity("O(1) with a small COUNT.")
+        .summary("Makes pending entries that were idle for long a consumer's own, going through them step by step.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Stream, "xclaim", xclaim)
+        .flags(flag::FAST | flag::WRITE)
+        .keys(&[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)])
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("group"),
+            Arg::string("consumer"),
+            Arg::string("min-idle-time"),
+            Arg::string("id").multiple(),
+            Arg::integer("ms").token("IDLE").optional(),
+            Arg::unix_time("unix-time-milliseconds").token("TIME").optional(),
+            Arg::integer("count").token("RETRYCOUNT").optional(),
+            Arg::word("force", "FORCE").optional(),
+            Arg::word("justid", "JUSTID").optional(),
+            Arg::string("lastid").token("LASTID").optional(),
+        ])
+        .since("5.0.0")
+        .complexity("O(log N) for each id, where N is the number of pending entries of the group.")
+        .summary("Makes pending entries a consumer's own.")
+        .tips(&["nondeterministic_output"]),
+    Command::container(Group::Stream, "xgroup").since("5.0.0").summary("Commands on groups of consumers.").subcommands(
+        &[
+            command(Group::Stream, "xgroup|create", xgroup_create)
+                .flags(flag::DENYOOM | flag::WRITE)
+                .keys(&[KeySpec::range(key::RW | key::INSERT, 2, 0, 1)])
+                .args(&[
+                    Arg::key("key", 0),
+                    Arg::string("group"),
+                    Arg::one_of("id-selector").of(&[Arg::string("id"), Arg::word("new-id", "$")]),
+                    Arg::word("mkstream", "MKSTREAM").optional(),
+                    Arg::integer("entries-read").token("ENTRIESREAD").optional(),
+                ])
+                .since("5.0.0")
+                .history(&["7.0.0"])
+                .summary("Adds a group of consumers."),
+            command(Group::Stream, "xgroup|createconsumer", xgroup_createconsumer)
+                .flags(flag::DENYOOM | flag::WRITE)
+                .keys(&[KeySpec::range(key::RW | key::INSERT, 2, 0, 1)])
+                .args(&[Arg::key("key", 0), Arg::string("group"), Arg::string("consumer")])
+                .since("6.2.0")
+                .summary("Adds a consumer to a group."),
+            command(Group::Stream, "xgroup|delconsumer", xgroup_delconsumer)
+                .flags(flag::WRITE)
+                .keys(&[KeySpec::range(key::RW | key::DELETE, 2, 0, 1)])
+                .args(&[Arg::key("key", 0), Arg::string("group"), Arg::string("consumer")])
+                .since("5.0.0")
+                .complexity("O(N) where N is the number of its pending entries.")
+                .summary("Removes a consumer with its pending entries."),
+            command(Group::Stream, "xgroup|destroy", xgroup_destroy)
+                .flags(flag::WRITE)
+                .keys(&[KeySpec::range(key::RW | key::DELETE, 2, 0, 1)])
+                .args(&[Arg::key("key", 0), Arg::string("group")])
+                .since("5.0.0")
+                .complexity("O(N) where N is the number of pending entries of the group.")
+                .summary("Removes a group of consumers."),
+            command(Group::Stream, "xgroup|help", xgroup_help)
+                .flags(flag::LOADING | flag::STALE)
+                .since("5.0.0")
+                .summary("Lists the subcommands."),
+            command(Group::Stream, "xgroup|setid", xgroup_setid)
+                .flags(flag::WRITE)
+                .keys(&[KeySpec::range(key::RW | key::UPDATE, 2, 0, 1)])
+                .args(&[
+                    Arg::key("key", 0),
+                    Arg::string("group"),
+                    Arg::one_of("id-selector").of(&[Arg::string("id"), Arg::word("new-id", "$")]),
+                    Arg::integer("entriesread").display("entries-read").token("ENTRIESREAD").optional(),
+                ])
+                .since("5.0.0")
+                .history(&["7.0.0"])
+                .summary("Sets how far a group has read."),
         ],
-        ..Command::ROW
-    },
-    Command {
-        name: "xclaim",
-        run: Some(xclaim),
-        arity: -6,
-        flags: flag::FAST | flag::WRITE,
-        acl: cat::STREAM,
-        keys: &[KeySpec::range(key::RW | key::UPDATE, 1, 0, 1)],
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(log N) for each id, where N is the number of pending entries of the group.",
-        summary: "Makes pending entries a consumer's own.",
-        tips: &["nondeterministic_output"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("group", ArgKind::String),
-            arg("consumer", ArgKind::String),
-            arg("min-idle-time", ArgKind::String),
-            arg("id", ArgKind::String).multiple(),
-            arg("ms", ArgKind::Integer).token("IDLE").optional(),
-            arg("unix-time-milliseconds", ArgKind::UnixTime).token("TIME").optional(),
-            arg("count", ArgKind::Integer).token("RETRYCOUNT").optional(),
-            arg("force", ArgKind::PureToken).token("FORCE").optional(),
-            arg("justid", ArgKind::PureToken).token("JUSTID").optional(),
-            arg("lastid", ArgKind::String).token("LASTID").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "xgroup",
-        arity: -2,
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "Depends on the subcommand.",
-        summary: "Commands on groups of consumers.",
-        subcommands: &[
-            Command {
-                name: "xgroup|create",
-                run: Some(xgroup_create),
-                arity: -5,
-                flags: flag::DENYOOM | flag::WRITE,
-                acl: cat::STREAM,
-                keys: &[KeySpec::range(key::RW | key::INSERT, 2, 0, 1)],
-                group: Group::Stream,
-                since: "5.0.0",
-                complexity: "O(1)",
-                summary: "Adds a group of consumers.",
-                history: &["7.0.0"],
-                args: &[
-                    arg("key", ArgKind::Key).spec(0),
-                    arg("group", ArgKind::String),
-                    arg("id-selector", ArgKind::OneOf)
-                        .of(&[arg("id", ArgKind::String), arg("new-id", ArgKind::PureToken).token("$")]),
-                    arg("mkstream", ArgKind::PureToken).token("MKSTREAM").optional(),
-                    arg("entries-read", ArgKind::Integer).token("ENTRIESREAD").optional(),
-                ],
-                ..Command::ROW
-            },
-            Command {
-                name: "xgroup|createconsumer",
-                run: Some(xgroup_createconsumer),
-                arity: 5,
-                flags: flag::DENYOOM | flag::WRITE,
-                acl: cat::STREAM,
-                keys: &[KeySpec::range(key::RW | key::INSERT, 2, 0, 1)],
-                group: Group::Stream,
-                since: "6.2.0",
-                complexity: "O(1)",
-                summary: "Adds a consumer to a group.",
-                args: &[
-                    arg("key", ArgKind::Key).spec(0),
-                    arg("group", ArgKind::String),
-                    arg("consumer", ArgKind::String),
-                ],
-                ..Command::ROW
-            },
-            Command {
-                name: "xgroup|delconsumer",
-                run: Some(xgroup_delconsumer),
-                arity: 5,
-                flags: flag::WRITE,
-                acl: cat::STREAM,
-                keys: &[KeySpec::range(key::RW | key::DELETE, 2, 0, 1)],
-                group: Group::Stream,
-                since: "5.0.0",
-                complexity: "O(N) where N is the number of its pending entries.",
-                summary: "Removes a consumer with its pending entries.",
-                args: &[
-                    arg("key", ArgKind::Key).spec(0),
-                    arg("group", ArgKind::String),
-                    arg("consumer", ArgKind::String),
-                ],
-                ..Command::ROW
-            },
-            Command {
-                name: "xgroup|destroy",
-                run: Some(xgroup_destroy),
-                arity: 4,
-                flags: flag::WRITE,
-                acl: cat::STREAM,
-                keys: &[KeySpec::range(key::RW | key::DELETE, 2, 0, 1)],
-                group: Group::Stream,
-                since: "5.0.0",
-                complexity: "O(N) where N is the number of pending entries of the group.",
-                summary: "Removes a group of consumers.",
-                args: &[arg("key", ArgKind::Key).spec(0), arg("group", ArgKind::String)],
-                ..Command::ROW
-            },
-            Command {
-                name: "xgroup|help",
-                run: Some(xgroup_help),
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                acl: cat::STREAM,
-                group: Group::Stream,
-                since: "5.0.0",
-                complexity: "O(1)",
-                summary: "Lists the subcommands.",
-                ..Command::ROW
-            },
-            Command {
-                name: "xgroup|setid",
-                run: Some(xgroup_setid),
-                arity: -5,
-                flags: flag::WRITE,
-                acl: cat::STREAM,
-                keys: &[KeySpec::range(key::RW | key::UPDATE, 2, 0, 1)],
-                group: Group::Stream,
-                since: "5.0.0",
-                complexity: "O(1)",
-                summary: "Sets how far a group has read.",
-                history: &["7.0.0"],
-                args: &[
-                    arg("key", ArgKind::Key).spec(0),
-                    arg("group", ArgKind::String),
-                    arg("id-selector", ArgKind::OneOf)
-                        .of(&[arg("id", ArgKind::String), arg("new-id", ArgKind::PureToken).token("$")]),
-                    arg("entriesread", ArgKind::Integer).display("entries-read").token("ENTRIESREAD").optional(),
-                ],
-                ..Command::ROW
-            },
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "xpending",
-        run: Some(xpending),
-        arity: -3,
-        flags: flag::READONLY,
-        acl: cat::STREAM,
-        keys: RANGE_KEY,
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(N) where N is the number of entries looked at; O(M) without a range, where M is the number of \
-                     consumers.",
-        summary: "Tells of the pending entries of a group.",
-        tips: &["nondeterministic_output"],
-        history: &["6.2.0"],
-        args: &[
-            arg("key", ArgKind::Key).spec(0),
-            arg("group", ArgKind::String),
-            arg("filters", ArgKind::Block).optional().of(&[
-                arg("min-idle-time", ArgKind::Integer).token("IDLE").since("6.2.0").optional(),
-                arg("start", ArgKind::String),
-                arg("end", ArgKind::String),
-                arg("count", ArgKind::Integer),
-                arg("consumer", ArgKind::String).optional(),
+    ),
+    command(Group::Stream, "xpending", xpending)
+        .flags(flag::READONLY)
+        .keys(RANGE_KEY)
+        .args(&[
+            Arg::key("key", 0),
+            Arg::string("group"),
+            Arg::block("filters").optional().of(&[
+                Arg::integer("min-idle-time").token("IDLE").since("6.2.0").optional(),
+                Arg::string("start"),
+                Arg::string("end"),
+                Arg::integer("count"),
+                Arg::string("consumer").optional(),
             ]),
-        ],
-        ..Command::ROW
-    },
+        ])
+        .since("5.0.0")
+        .history(&["6.2.0"])
+        .complexity(
+            "O(N) where N is the number of entries looked at; O(M) without a range, where M is the number of \
+             consumers.",
+        )
+        .summary("Tells of the pending entries of a group.")
+        .tips(&["nondeterministic_output"]),
 ];
 
 /// The error of a missing key or group; `behind` ends its text.
@@ -268,19 +179,12 @@ fn ids_of(args: Args<'_>) -> Result<Vec<StreamId>, CmdError> {
 }
 
 fn xack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let Some(mut entry) = ctx.ks.read_mut(ctx.db, &args[1]) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
-    let Some((_, group)) = stream_mut(&mut entry)?.group_mut(&args[2]) else {
-        ctx.out.int(0);
-        return Ok(());
-    };
+    let Some(mut entry) = ctx.ks.read_mut(ctx.db, &args[1]) else { return ctx.out.just_int(0) };
+    let Some((_, group)) = stream_mut(&mut entry)?.group_mut(&args[2]) else { return ctx.out.just_int(0) };
     let acknowledged = ids_of(args.from(3))?.into_iter().filter(|id| group.acknowledge(*id)).count();
     drop(entry);
     group_changed(ctx, &args[1], acknowledged as u64);
-    ctx.out.int(acknowledged as i64);
-    Ok(())
+    ctx.out.just_int(acknowledged as i64)
 }
 
 struct ClaimOptions {
@@ -731,8 +635,7 @@ fn xgroup_destroy(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         // Clients that wait for new entries of the group get an error now.
         effects.ready(ctx.db, key);
     }
-    ctx.out.int(i64::from(destroyed));
-    Ok(())
+    ctx.out.just_int(i64::from(destroyed))
 }
 
 fn xgroup_createconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -747,8 +650,7 @@ fn xgroup_createconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if created {
         consumer_created(ctx, key);
     }
-    ctx.out.int(i64::from(created));
-    Ok(())
+    ctx.out.just_int(i64::from(created))
 }
 
 fn xgroup_delconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -763,8 +665,7 @@ fn xgroup_delconsumer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         group_changed(ctx, key, 1);
         ctx.ks.effects.notify(notify::STREAM, "xgroup-delconsumer", key, ctx.db);
     }
-    ctx.out.int(pending.unwrap_or(0) as i64);
-    Ok(())
+    ctx.out.just_int(pending.unwrap_or(0) as i64)
 }
 
 fn xgroup_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

@@ -4,81 +4,45 @@ use super::*;
 use crate::commands::{help, unknown_subcommand};
 use crate::structs::stream::Group as ConsumerGroup;
 
-pub(crate) const COMMANDS: &[DataCommand] = &[Command {
-    name: "xinfo",
-    arity: -2,
-    group: Group::Stream,
-    since: "5.0.0",
-    complexity: "Depends on the subcommand.",
-    summary: "Commands that tell of streams.",
-    subcommands: &[
-        Command {
-            name: "xinfo|consumers",
-            run: Some(xinfo_consumers),
-            arity: 4,
-            flags: flag::READONLY,
-            acl: cat::STREAM,
-            keys: &[KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)],
-            group: Group::Stream,
-            since: "5.0.0",
-            complexity: "O(N) where N is the number of consumers.",
-            summary: "Tells of the consumers of a group.",
-            tips: &["nondeterministic_output"],
-            history: &["7.2.0"],
-            args: &[arg("key", ArgKind::Key).spec(0), arg("group", ArgKind::String)],
-            ..Command::ROW
-        },
-        Command {
-            name: "xinfo|groups",
-            run: Some(xinfo_groups),
-            arity: 3,
-            flags: flag::READONLY,
-            acl: cat::STREAM,
-            keys: &[KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)],
-            group: Group::Stream,
-            since: "5.0.0",
-            complexity: "O(N) where N is the number of groups.",
-            summary: "Tells of the groups of a stream.",
-            history: &["7.0.0"],
-            args: &[arg("key", ArgKind::Key).spec(0)],
-            ..Command::ROW
-        },
-        Command {
-            name: "xinfo|help",
-            run: Some(xinfo_help),
-            arity: 2,
-            flags: flag::LOADING | flag::STALE,
-            acl: cat::STREAM,
-            group: Group::Stream,
-            since: "5.0.0",
-            complexity: "O(1)",
-            summary: "Lists the subcommands.",
-            ..Command::ROW
-        },
-        Command {
-            name: "xinfo|stream",
-            run: Some(xinfo_stream),
-            arity: -3,
-            flags: flag::READONLY,
-            acl: cat::STREAM,
-            keys: &[KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)],
-            group: Group::Stream,
-            since: "5.0.0",
-            complexity: "O(N) where N is the number of nodes of the stream, of some hundred entries each.",
-            summary: "Tells of a stream.",
-            history: &["6.0.0", "7.0.0", "7.2.0"],
-            args: &[
-                arg("key", ArgKind::Key).spec(0),
-                arg("full-block", ArgKind::Block).optional().of(&[
-                    arg("full", ArgKind::PureToken).token("FULL"),
-                    arg("count", ArgKind::Integer).token("COUNT").optional(),
-                ]),
-            ],
-            ..Command::ROW
-        },
-    ],
-    ..Command::ROW
-}];
+pub(crate) const COMMANDS: &[DataCommand] = &[Command::container(Group::Stream, "xinfo")
+    .since("5.0.0")
+    .summary("Commands that tell of streams.")
+    .subcommands(&[
+        command(Group::Stream, "xinfo|consumers", xinfo_consumers)
+            .flags(flag::READONLY)
+            .keys(&[KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)])
+            .args(&[Arg::key("key", 0), Arg::string("group")])
+            .since("5.0.0")
+            .history(&["7.2.0"])
+            .complexity("O(N) where N is the number of consumers.")
+            .summary("Tells of the consumers of a group.")
+            .tips(&["nondeterministic_output"]),
+        command(Group::Stream, "xinfo|groups", xinfo_groups)
+            .flags(flag::READONLY)
+            .keys(&[KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)])
+            .args(&[Arg::key("key", 0)])
+            .since("5.0.0")
+            .history(&["7.0.0"])
+            .complexity("O(N) where N is the number of groups.")
+            .summary("Tells of the groups of a stream."),
+        command(Group::Stream, "xinfo|help", xinfo_help)
+            .flags(flag::LOADING | flag::STALE)
+            .since("5.0.0")
+            .summary("Lists the subcommands."),
+        command(Group::Stream, "xinfo|stream", xinfo_stream)
+            .flags(flag::READONLY)
+            .keys(&[KeySpec::range(key::RO | key::ACCESS, 2, 0, 1)])
+            .args(&[
+                Arg::key("key", 0),
+                Arg::block("full-block")
+                    .optional()
+                    .of(&[Arg::word("full", "FULL"), Arg::integer("count").token("COUNT").optional()]),
+            ])
+            .since("5.0.0")
+            .history(&["6.0.0", "7.0.0", "7.2.0"])
+            .complexity("O(N) where N is the number of nodes of the stream, of some hundred entries each.")
+            .summary("Tells of a stream."),
+    ])];
 
 /// Entries and pending entries that XINFO STREAM FULL shows by default.
 const FULL_COUNT: u64 = 10;

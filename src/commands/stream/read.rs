@@ -8,59 +8,42 @@ use crate::structs::stream::{ConsumerId, Group as ConsumerGroup, Log, Pending};
 use std::sync::Arc;
 
 pub(crate) const COMMANDS: &[DataCommand] = &[
-    Command {
-        name: "xread",
-        run: Some(xread),
-        arity: -4,
-        flags: flag::BLOCKING | flag::READONLY,
-        acl: cat::STREAM,
-        keys: &[KeySpec::new(
+    command(Group::Stream, "xread", xread)
+        .flags(flag::BLOCKING | flag::READONLY)
+        .keys(&[KeySpec::new(
             key::RO | key::ACCESS,
             Begin::Keyword("STREAMS", 1),
             Find::Range { last: -1, step: 1, limit: 2 },
-        )],
-        get_keys: Some(stream_keys),
-        group: Group::Stream,
-        since: "5.0.0",
-        summary: "Gives the entries of streams that came after ids; waits until there are some.",
-        args: &[
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-            arg("milliseconds", ArgKind::Integer).token("BLOCK").optional(),
-            arg("streams", ArgKind::Block)
-                .token("STREAMS")
-                .of(&[arg("key", ArgKind::Key).spec(0).multiple(), arg("id", ArgKind::String).multiple()]),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "xreadgroup",
-        run: Some(xreadgroup),
-        arity: -7,
-        flags: flag::BLOCKING | flag::WRITE,
-        acl: cat::STREAM,
-        keys: &[KeySpec::new(
+        )])
+        .get_keys(stream_keys)
+        .args(&[
+            Arg::integer("count").token("COUNT").optional(),
+            Arg::integer("milliseconds").token("BLOCK").optional(),
+            Arg::block("streams").token("STREAMS").of(&[Arg::key("key", 0).multiple(), Arg::string("id").multiple()]),
+        ])
+        .since("5.0.0")
+        .complexity("")
+        .summary("Gives the entries of streams that came after ids; waits until there are some."),
+    command(Group::Stream, "xreadgroup", xreadgroup)
+        .flags(flag::BLOCKING | flag::WRITE)
+        .keys(&[KeySpec::new(
             key::RO | key::ACCESS,
             Begin::Keyword("STREAMS", 4),
             Find::Range { last: -1, step: 1, limit: 2 },
-        )],
-        get_keys: Some(stream_keys),
-        group: Group::Stream,
-        since: "5.0.0",
-        complexity: "O(M) for each stream, where M is the number of entries given; O(1) with a constant COUNT.",
-        summary: "Delivers new entries of streams to a consumer of a group, or what it has pending; waits for new ones.",
-        args: &[
-            arg("group-block", ArgKind::Block)
-                .token("GROUP")
-                .of(&[arg("group", ArgKind::String), arg("consumer", ArgKind::String)]),
-            arg("count", ArgKind::Integer).token("COUNT").optional(),
-            arg("milliseconds", ArgKind::Integer).token("BLOCK").optional(),
-            arg("noack", ArgKind::PureToken).token("NOACK").optional(),
-            arg("streams", ArgKind::Block)
-                .token("STREAMS")
-                .of(&[arg("key", ArgKind::Key).spec(0).multiple(), arg("id", ArgKind::String).multiple()]),
-        ],
-        ..Command::ROW
-    },
+        )])
+        .get_keys(stream_keys)
+        .args(&[
+            Arg::block("group-block").token("GROUP").of(&[Arg::string("group"), Arg::string("consumer")]),
+            Arg::integer("count").token("COUNT").optional(),
+            Arg::integer("milliseconds").token("BLOCK").optional(),
+            Arg::word("noack", "NOACK").optional(),
+            Arg::block("streams").token("STREAMS").of(&[Arg::key("key", 0).multiple(), Arg::string("id").multiple()]),
+        ])
+        .since("5.0.0")
+        .complexity("O(M) for each stream, where M is the number of entries given; O(1) with a constant COUNT.")
+        .summary(
+            "Delivers new entries of streams to a consumer of a group, or what it has pending; waits for new ones.",
+        ),
 ];
 
 /// The group and consumer of XREADGROUP.
@@ -267,13 +250,9 @@ fn read(ctx: &mut Ctx<'_>, args: Args<'_>, for_group: bool) -> CmdResult {
         }
         return Ok(());
     }
-    let Some(deadline_ms) = options.block else {
-        ctx.out.null_array();
-        return Ok(());
-    };
+    let Some(deadline_ms) = options.block else { return ctx.out.just_null_array() };
     if ctx.session.denies_blocking() {
-        ctx.out.null_array();
-        return Ok(());
+        return ctx.out.just_null_array();
     }
     wait(ctx, args, &options, &places, deadline_ms);
     Ok(())

@@ -4,7 +4,7 @@
 //! is the gate's.
 
 use crate::config::AppendFsync;
-use crate::persist::as_commands::put_command;
+use crate::resp::encode::put_command;
 
 /// Seconds between two log lines about failing writes.
 const ERROR_LOG_S: i64 = 30;

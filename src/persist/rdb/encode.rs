@@ -378,7 +378,6 @@ impl<W: Write> Writer<W> {
         self.buf.extend_from_slice(&at_ms.to_le_bytes());
     }
 
-    /// A key and its value.
     pub(crate) fn key(&mut self, key: &[u8], value: ValueView<'_>) -> io::Result<()> {
         self.buf.push(value.value_type() as u8);
         self.string(key)?;

@@ -93,7 +93,6 @@ struct Received {
 
 /// What CLUSTER LINKS shows of a link.
 pub(crate) struct LinkView {
-    /// The link.
     pub(crate) link: LinkId,
     /// Whether bytes wait to be sent.
     pub(crate) writing: bool,
@@ -103,7 +102,6 @@ pub(crate) struct LinkView {
 
 /// The cluster of a server that runs in cluster mode.
 pub(crate) struct Bus {
-    /// The machine.
     pub(crate) machine: Cluster,
     listeners: Vec<Listener>,
     pub(super) peers: slab::Slab<Peer>,

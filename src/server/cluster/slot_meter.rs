@@ -132,7 +132,6 @@ impl Server {
         }
     }
 
-    /// The slot of what a client calls.
     fn slot_of_call(&self, id: ClientId, row: &Command, args: Args<'_>) -> Option<Slot> {
         if row.name != "exec" {
             return first_slot(row, args);

@@ -5,184 +5,88 @@ use crate::acl::DEFAULT_USER;
 use crate::acl::user::{Selector, User, has_blanks, join_selectors};
 use crate::resp::Reply;
 
-pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
-    name: "acl",
-    arity: -2,
-    group: Group::Server,
-    since: "6.0.0",
-    complexity: "Depends on the subcommand.",
-    summary: "Holds the commands about access control lists.",
-    subcommands: &[
-        Command {
-            name: "acl|cat",
-            run: Some(acl_cat),
-            arity: -2,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(1)",
-            summary: "Lists command categories, or the commands in one.",
-            args: &[arg("category", ArgKind::String).optional()],
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|deluser",
-            run: Some(acl_deluser),
-            arity: -3,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(1) for a user, and the clients to close",
-            summary: "Removes users and closes their connections.",
-            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-            args: &[arg("username", ArgKind::String).multiple()],
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|dryrun",
-            run: Some(acl_dryrun),
-            arity: -4,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "7.0.0",
-            complexity: "O(1)",
-            summary: "Says whether a user may run a command.",
-            args: &[
-                arg("username", ArgKind::String),
-                arg("command", ArgKind::String),
-                arg("arg", ArgKind::String).optional().multiple(),
-            ],
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|genpass",
-            run: Some(acl_genpass),
-            arity: -2,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(1)",
-            summary: "Makes up a random password.",
-            args: &[arg("bits", ArgKind::Integer).optional()],
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|getuser",
-            run: Some(acl_getuser),
-            arity: 3,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(N), N rules of the user",
-            summary: "Shows a user's rules.",
-            history: &["6.2.0", "7.0.0"],
-            args: &[arg("username", ArgKind::String)],
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|help",
-            run: Some(acl_help),
-            arity: 2,
-            flags: flag::LOADING | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(1)",
-            summary: "Explains the subcommands.",
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|list",
-            run: Some(acl_list),
-            arity: 2,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(N), N users",
-            summary: "Shows all users as configuration lines.",
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|load",
-            run: Some(acl_load),
-            arity: 2,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(N), N users",
-            summary: "Reads the users from the ACL file again.",
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|log",
-            run: Some(acl_log),
-            arity: -2,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(N), N entries shown",
-            summary: "Shows what was refused lately.",
-            history: &["7.2.0"],
-            args: &[arg("operation", ArgKind::OneOf)
-                .optional()
-                .of(&[arg("count", ArgKind::Integer), arg("reset", ArgKind::PureToken).token("RESET")])],
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|save",
-            run: Some(acl_save),
-            arity: 2,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(N), N users",
-            summary: "Writes the users to the ACL file.",
-            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|setuser",
-            run: Some(acl_setuser),
-            arity: -3,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(N), N rules given",
-            summary: "Makes or changes a user.",
-            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-            history: &["6.2.0", "7.0.0"],
-            args: &[arg("username", ArgKind::String), arg("rule", ArgKind::String).optional().multiple()],
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|users",
-            run: Some(acl_users),
-            arity: 2,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(N), N users",
-            summary: "Lists the names of the users.",
-            ..Command::ROW
-        },
-        Command {
-            name: "acl|whoami",
-            run: Some(acl_whoami),
-            arity: 2,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "6.0.0",
-            complexity: "O(1)",
-            summary: "Shows the user of this connection.",
-            ..Command::ROW
-        },
-    ],
-    ..Command::ROW
-}];
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command::container(Group::Server, "acl")
+    .since("6.0.0")
+    .summary("Holds the commands about access control lists.")
+    .subcommands(&[
+        command(Group::Server, "acl|cat", acl_cat)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::string("category").optional()])
+            .since("6.0.0")
+            .summary("Lists command categories, or the commands in one."),
+        command(Group::Server, "acl|deluser", acl_deluser)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::string("username").multiple()])
+            .since("6.0.0")
+            .complexity("O(1) for a user, and the clients to close")
+            .summary("Removes users and closes their connections.")
+            .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        command(Group::Server, "acl|dryrun", acl_dryrun)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::string("username"), Arg::string("command"), Arg::string("arg").optional().multiple()])
+            .since("7.0.0")
+            .summary("Says whether a user may run a command."),
+        command(Group::Server, "acl|genpass", acl_genpass)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::integer("bits").optional()])
+            .since("6.0.0")
+            .summary("Makes up a random password."),
+        command(Group::Server, "acl|getuser", acl_getuser)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::string("username")])
+            .since("6.0.0")
+            .history(&["6.2.0", "7.0.0"])
+            .complexity("O(N), N rules of the user")
+            .summary("Shows a user's rules."),
+        command(Group::Server, "acl|help", |ctx, args| super::help(ctx.out, args, HELP))
+            .flags(flag::LOADING | flag::STALE)
+            .since("6.0.0")
+            .summary("Explains the subcommands."),
+        command(Group::Server, "acl|list", acl_list)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("6.0.0")
+            .complexity("O(N), N users")
+            .summary("Shows all users as configuration lines."),
+        command(Group::Server, "acl|load", acl_load)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("6.0.0")
+            .complexity("O(N), N users")
+            .summary("Reads the users from the ACL file again."),
+        command(Group::Server, "acl|log", acl_log)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::one_of("operation").optional().of(&[Arg::integer("count"), Arg::word("reset", "RESET")])])
+            .since("6.0.0")
+            .history(&["7.2.0"])
+            .complexity("O(N), N entries shown")
+            .summary("Shows what was refused lately."),
+        command(Group::Server, "acl|save", acl_save)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("6.0.0")
+            .complexity("O(N), N users")
+            .summary("Writes the users to the ACL file.")
+            .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        command(Group::Server, "acl|setuser", acl_setuser)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::string("username"), Arg::string("rule").optional().multiple()])
+            .since("6.0.0")
+            .history(&["6.2.0", "7.0.0"])
+            .complexity("O(N), N rules given")
+            .summary("Makes or changes a user.")
+            .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        command(Group::Server, "acl|users", acl_users)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("6.0.0")
+            .complexity("O(N), N users")
+            .summary("Lists the names of the users."),
+        command(Group::Server, "acl|whoami", acl_whoami)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("6.0.0")
+            .summary("Shows the user of this connection."),
+    ])];
 
 fn acl_whoami(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let user = ctx.c().user.clone();
-    ctx.out.bulk(&user);
-    Ok(())
+    ctx.out.just_bulk(&user)
 }
 
 fn acl_users(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -205,10 +109,7 @@ fn acl_list(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn acl_getuser(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let Some(user) = ctx.srv.acl.user(&args[2]) else {
-        ctx.out.null();
-        return Ok(());
-    };
+    let Some(user) = ctx.srv.acl.user(&args[2]) else { return ctx.out.just_null() };
     let out = &mut *ctx.out;
     out.map(6);
     out.bulk(b"flags");
@@ -263,8 +164,7 @@ fn acl_setuser(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.srv.acl.put(user);
     ctx.srv.acl_changed();
     ctx.srv.close_forbidden_clients(Some(name));
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn acl_deluser(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -280,8 +180,7 @@ fn acl_deluser(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if deleted > 0 {
         ctx.srv.close_forbidden_clients(None);
     }
-    ctx.out.int(deleted);
-    Ok(())
+    ctx.out.just_int(deleted)
 }
 
 fn acl_cat(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -325,8 +224,7 @@ fn acl_genpass(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     crate::server::random_bytes(&mut bytes);
     let halves = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
     let text: Vec<u8> = halves.map(|half| b"0123456789abcdef"[usize::from(half)]).take(digits).collect();
-    ctx.out.bulk(&text);
-    Ok(())
+    ctx.out.just_bulk(&text)
 }
 
 fn acl_dryrun(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -357,8 +255,7 @@ fn acl_log(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if let Some(word) = args.get(2) {
         if word.eq_ignore_ascii_case(b"reset") {
             ctx.srv.acl.log.entries.clear();
-            ctx.out.ok();
-            return Ok(());
+            return ctx.out.just_ok();
         }
         count = super::int_arg(word)?.max(0) as usize;
     }
@@ -407,8 +304,7 @@ fn has_acl_file(ctx: &Ctx<'_>) -> CmdResult {
 fn acl_load(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     has_acl_file(ctx)?;
     ctx.srv.load_acl_file().map_err(|reason| CmdError::text(format!("ERR {reason}")))?;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn acl_save(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -419,12 +315,7 @@ fn acl_save(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
             "ERR There was an error trying to save the ACLs. Please check the server logs for more information",
         ));
     }
-    ctx.out.ok();
-    Ok(())
-}
-
-fn acl_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    super::help(ctx.out, args, HELP)
+    ctx.out.just_ok()
 }
 
 const HELP: &[&str] = &[

@@ -10,279 +10,150 @@ use crate::server::dispatch::blocked::{BlockKind, WaitEnd};
 use crate::server::dispatch::pause::{PauseKind, PausePurpose};
 
 /// `ON` or `OFF`, see [`on_off`].
-const ENABLED: &[Arg] = &[arg("enabled", ArgKind::OneOf)
-    .of(&[arg("on", ArgKind::PureToken).token("ON"), arg("off", ArgKind::PureToken).token("OFF")])];
+const ENABLED: &[Arg] = &[Arg::one_of("enabled").of(&[Arg::word("on", "ON"), Arg::word("off", "OFF")])];
 
-pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
-    name: "client",
-    arity: -2,
-    group: Group::Connection,
-    since: "2.4.0",
-    complexity: "What the subcommand does.",
-    summary: "Groups the commands about client connections.",
-    subcommands: &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command::container(Group::Connection, "client")
+    .since("2.4.0")
+    .complexity("What the subcommand does.")
+    .summary("Groups the commands about client connections.")
+    .subcommands(&[
         super::client_tracking::CACHING,
-        Command {
-            name: "client|getname",
-            run: Some(get_name),
-            arity: 2,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "2.6.9",
-            complexity: "O(1)",
-            summary: "Gives the name of the connection.",
-            ..Command::ROW
-        },
-        Command {
-            name: "client|getredir",
-            run: Some(get_redirection),
-            arity: 2,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "6.0.0",
-            complexity: "O(1)",
-            summary: "Gives the client that invalidation messages of the connection go to.",
-            ..Command::ROW
-        },
-        Command {
-            name: "client|help",
-            run: Some(help),
-            arity: 2,
-            flags: flag::LOADING | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "5.0.0",
-            complexity: "O(1)",
-            summary: "Lists the subcommands.",
-            ..Command::ROW
-        },
-        Command {
-            name: "client|id",
-            run: Some(id),
-            arity: 2,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "5.0.0",
-            complexity: "O(1)",
-            summary: "Gives the id of the connection.",
-            ..Command::ROW
-        },
-        Command {
-            name: "client|info",
-            run: Some(info),
-            arity: 2,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "6.2.0",
-            complexity: "O(1)",
-            summary: "Describes the connection.",
-            tips: &["nondeterministic_output"],
-            ..Command::ROW
-        },
-        Command {
-            name: "client|kill",
-            run: Some(kill),
-            arity: -3,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "2.4.0",
-            complexity: "O(N) for N clients.",
-            summary: "Closes connections, one by its address or all that pass the filters.",
-            history: &["2.8.12", "2.8.12", "3.2.0", "5.0.0", "6.2.0"],
-            args: &[arg("filter", ArgKind::OneOf).of(&[
-                arg("old-format", ArgKind::String).display("ip:port").deprecated_since("2.8.12"),
-                arg("new-format", ArgKind::OneOf).multiple().of(&[
-                    arg("client-id", ArgKind::Integer).token("ID").since("2.8.12").optional(),
-                    arg("client-type", ArgKind::OneOf).token("TYPE").since("2.8.12").optional().of(&[
-                        arg("normal", ArgKind::PureToken).token("NORMAL"),
-                        arg("master", ArgKind::PureToken).token("MASTER").since("3.2.0"),
-                        arg("slave", ArgKind::PureToken).token("SLAVE"),
-                        arg("replica", ArgKind::PureToken).token("REPLICA").since("5.0.0"),
-                        arg("pubsub", ArgKind::PureToken).token("PUBSUB"),
+        command(Group::Connection, "client|getname", get_name)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("2.6.9")
+            .summary("Gives the name of the connection."),
+        command(Group::Connection, "client|getredir", get_redirection)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("6.0.0")
+            .summary("Gives the client that invalidation messages of the connection go to."),
+        command(Group::Connection, "client|help", help)
+            .flags(flag::LOADING | flag::STALE)
+            .since("5.0.0")
+            .summary("Lists the subcommands."),
+        command(Group::Connection, "client|id", id)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("5.0.0")
+            .summary("Gives the id of the connection."),
+        command(Group::Connection, "client|info", info)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("6.2.0")
+            .summary("Describes the connection.")
+            .tips(&["nondeterministic_output"]),
+        command(Group::Connection, "client|kill", kill)
+            .arity(-3)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::one_of("filter").of(&[
+                Arg::string("old-format").display("ip:port").deprecated_since("2.8.12"),
+                Arg::one_of("new-format").multiple().of(&[
+                    Arg::integer("client-id").token("ID").since("2.8.12").optional(),
+                    Arg::one_of("client-type").token("TYPE").since("2.8.12").optional().of(&[
+                        Arg::word("normal", "NORMAL"),
+                        Arg::word("master", "MASTER").since("3.2.0"),
+                        Arg::word("slave", "SLAVE"),
+                        Arg::word("replica", "REPLICA").since("5.0.0"),
+                        Arg::word("pubsub", "PUBSUB"),
                     ]),
-                    arg("username", ArgKind::String).token("USER").optional(),
-                    arg("addr", ArgKind::String).display("ip:port").token("ADDR").optional(),
-                    arg("laddr", ArgKind::String).display("ip:port").token("LADDR").since("6.2.0").optional(),
-                    arg("skipme", ArgKind::OneOf)
+                    Arg::string("username").token("USER").optional(),
+                    Arg::string("addr").display("ip:port").token("ADDR").optional(),
+                    Arg::string("laddr").display("ip:port").token("LADDR").since("6.2.0").optional(),
+                    Arg::one_of("skipme")
                         .token("SKIPME")
                         .optional()
-                        .of(&[arg("yes", ArgKind::PureToken).token("YES"), arg("no", ArgKind::PureToken).token("NO")]),
+                        .of(&[Arg::word("yes", "YES"), Arg::word("no", "NO")]),
                 ]),
-            ])],
-            ..Command::ROW
-        },
-        Command {
-            name: "client|list",
-            run: Some(list),
-            arity: -2,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "2.4.0",
-            complexity: "O(N) for N clients.",
-            summary: "Describes all connections, or those of a type or with given ids.",
-            tips: &["nondeterministic_output"],
-            history: &["2.8.12", "5.0.0", "6.0.0", "6.2.0", "7.0.0", "7.0.3"],
-            args: &[
-                arg("client-type", ArgKind::OneOf).token("TYPE").since("5.0.0").optional().of(&[
-                    arg("normal", ArgKind::PureToken).token("NORMAL"),
-                    arg("master", ArgKind::PureToken).token("MASTER"),
-                    arg("replica", ArgKind::PureToken).token("REPLICA"),
-                    arg("pubsub", ArgKind::PureToken).token("PUBSUB"),
+            ])])
+            .since("2.4.0")
+            .history(&["2.8.12", "2.8.12", "3.2.0", "5.0.0", "6.2.0"])
+            .complexity("O(N) for N clients.")
+            .summary("Closes connections, one by its address or all that pass the filters."),
+        command(Group::Connection, "client|list", list)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[
+                Arg::one_of("client-type").token("TYPE").since("5.0.0").optional().of(&[
+                    Arg::word("normal", "NORMAL"),
+                    Arg::word("master", "MASTER"),
+                    Arg::word("replica", "REPLICA"),
+                    Arg::word("pubsub", "PUBSUB"),
                 ]),
-                arg("client-id", ArgKind::Integer).token("ID").since("6.2.0").optional().multiple(),
-            ],
-            ..Command::ROW
-        },
-        Command {
-            name: "client|no-evict",
-            run: Some(no_evict),
-            arity: 3,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "7.0.0",
-            complexity: "O(1)",
-            summary: "Keeps the connection from being closed when clients use too much memory, or no longer.",
-            args: ENABLED,
-            ..Command::ROW
-        },
+                Arg::integer("client-id").token("ID").since("6.2.0").optional().multiple(),
+            ])
+            .since("2.4.0")
+            .history(&["2.8.12", "5.0.0", "6.0.0", "6.2.0", "7.0.0", "7.0.3"])
+            .complexity("O(N) for N clients.")
+            .summary("Describes all connections, or those of a type or with given ids.")
+            .tips(&["nondeterministic_output"]),
+        command(Group::Connection, "client|no-evict", no_evict)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(ENABLED)
+            .since("7.0.0")
+            .summary("Keeps the connection from being closed when clients use too much memory, or no longer."),
         // Not in Redis.
-        Command {
-            name: "client|durable",
-            run: Some(durable),
-            arity: 3,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "7.2.0",
-            complexity: "O(1)",
-            summary: "Lets what the connection is told wait until replicas have it (see cluster-durable-acks), or no longer.",
-            args: ENABLED,
-            ..Command::ROW
-        },
-        Command {
-            name: "client|no-touch",
-            run: Some(no_touch),
-            arity: 3,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "7.2.0",
-            complexity: "O(1)",
-            summary: "Lets the connection's commands leave the access time and frequency of keys alone, or no longer.",
-            args: ENABLED,
-            ..Command::ROW
-        },
-        Command {
-            name: "client|pause",
-            run: Some(pause),
-            arity: -3,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "3.0.0",
-            complexity: "O(1)",
-            summary: "Holds back the commands of all clients, or those that may write, for a time.",
-            history: &["6.2.0"],
-            args: &[
-                arg("timeout", ArgKind::Integer),
-                arg("mode", ArgKind::OneOf).since("6.2.0").optional().of(&[
-                    arg("write", ArgKind::PureToken).token("WRITE"),
-                    arg("all", ArgKind::PureToken).token("ALL"),
-                ]),
-            ],
-            ..Command::ROW
-        },
-        Command {
-            name: "client|reply",
-            run: Some(reply),
-            arity: 3,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "3.2.0",
-            complexity: "O(1)",
-            summary: "Turns replies to the connection off and on.",
-            args: &[arg("action", ArgKind::OneOf).of(&[
-                arg("on", ArgKind::PureToken).token("ON"),
-                arg("off", ArgKind::PureToken).token("OFF"),
-                arg("skip", ArgKind::PureToken).token("SKIP"),
-            ])],
-            ..Command::ROW
-        },
-        Command {
-            name: "client|setinfo",
-            run: Some(set_info),
-            arity: 4,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "7.2.0",
-            complexity: "O(1)",
-            summary: "Sets the name or version of the client library of the connection.",
-            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-            args: &[arg("attr", ArgKind::OneOf).of(&[
-                arg("libname", ArgKind::String).token("LIB-NAME"),
-                arg("libver", ArgKind::String).token("LIB-VER"),
-            ])],
-            ..Command::ROW
-        },
-        Command {
-            name: "client|setname",
-            run: Some(set_name),
-            arity: 3,
-            flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "2.6.9",
-            complexity: "O(1)",
-            summary: "Sets the name of the connection.",
-            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-            args: &[arg("connection-name", ArgKind::String)],
-            ..Command::ROW
-        },
+        command(Group::Connection, "client|durable", durable)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(ENABLED)
+            .since("7.2.0")
+            .summary(
+                "Lets what the connection is told wait until replicas have it (see cluster-durable-acks), or no \
+                 longer.",
+            ),
+        command(Group::Connection, "client|no-touch", no_touch)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(ENABLED)
+            .since("7.2.0")
+            .summary("Lets the connection's commands leave the access time and frequency of keys alone, or no longer."),
+        command(Group::Connection, "client|pause", pause)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[
+                Arg::integer("timeout"),
+                Arg::one_of("mode")
+                    .since("6.2.0")
+                    .optional()
+                    .of(&[Arg::word("write", "WRITE"), Arg::word("all", "ALL")]),
+            ])
+            .since("3.0.0")
+            .history(&["6.2.0"])
+            .summary("Holds back the commands of all clients, or those that may write, for a time."),
+        command(Group::Connection, "client|reply", reply)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::one_of("action").of(&[
+                Arg::word("on", "ON"),
+                Arg::word("off", "OFF"),
+                Arg::word("skip", "SKIP"),
+            ])])
+            .since("3.2.0")
+            .summary("Turns replies to the connection off and on."),
+        command(Group::Connection, "client|setinfo", set_info)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::one_of("attr")
+                .of(&[Arg::string("libname").token("LIB-NAME"), Arg::string("libver").token("LIB-VER")])])
+            .since("7.2.0")
+            .summary("Sets the name or version of the client library of the connection.")
+            .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        command(Group::Connection, "client|setname", set_name)
+            .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::string("connection-name")])
+            .since("2.6.9")
+            .summary("Sets the name of the connection.")
+            .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
         super::client_tracking::TRACKING,
         super::client_tracking::TRACKING_INFO,
-        Command {
-            name: "client|unblock",
-            run: Some(unblock),
-            arity: -3,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "5.0.0",
-            complexity: "O(log(N)) for N clients.",
-            summary: "Releases a client that a blocking command holds, as if its time were over or with an error.",
-            args: &[
-                arg("client-id", ArgKind::Integer),
-                arg("unblock-type", ArgKind::OneOf).optional().of(&[
-                    arg("timeout", ArgKind::PureToken).token("TIMEOUT"),
-                    arg("error", ArgKind::PureToken).token("ERROR"),
-                ]),
-            ],
-            ..Command::ROW
-        },
-        Command {
-            name: "client|unpause",
-            run: Some(unpause),
-            arity: 2,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Connection,
-            since: "6.2.0",
-            complexity: "O(N) for N clients that are paused.",
-            summary: "Ends a pause that holds commands back.",
-            ..Command::ROW
-        },
-    ],
-    ..Command::ROW
-}];
+        command(Group::Connection, "client|unblock", unblock)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[
+                Arg::integer("client-id"),
+                Arg::one_of("unblock-type")
+                    .optional()
+                    .of(&[Arg::word("timeout", "TIMEOUT"), Arg::word("error", "ERROR")]),
+            ])
+            .since("5.0.0")
+            .complexity("O(log(N)) for N clients.")
+            .summary("Releases a client that a blocking command holds, as if its time were over or with an error."),
+        command(Group::Connection, "client|unpause", unpause)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("6.2.0")
+            .complexity("O(N) for N clients that are paused.")
+            .summary("Ends a pause that holds commands back."),
+    ])];
 
 const HELP: &[&str] = &[
     "CACHING (YES|NO)",
@@ -361,23 +232,20 @@ fn help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn id(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let number = ctx.c().number;
-    ctx.out.int(number as i64);
-    Ok(())
+    ctx.out.just_int(number as i64)
 }
 
 fn info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let mut line = Vec::new();
     ctx.srv.write_client_line(ctx.c(), &mut line);
     line.push(b'\n');
-    ctx.out.verbatim("txt", &line);
-    Ok(())
+    ctx.out.just_verbatim("txt", &line)
 }
 
 fn list(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let filter = Filter::of_list(ctx, args)?;
     let text = ctx.srv.client_lines(filter.clients(&ctx.srv.clients), filter.names_ids());
-    ctx.out.verbatim("txt", &text);
-    Ok(())
+    ctx.out.just_verbatim("txt", &text)
 }
 
 fn reply(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -414,22 +282,19 @@ fn no_evict(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.c_mut().flags.set(ClientFlags::NO_EVICT, on);
     // Only clients that may be evicted count towards the limit.
     ctx.srv.update_client_memory(ctx.client);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn durable(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let on = on_off(&args[2])?;
     ctx.c_mut().flags.set(ClientFlags::NOT_DURABLE, !on);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn no_touch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let on = on_off(&args[2])?;
     ctx.c_mut().flags.set(ClientFlags::NO_TOUCH, on);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn kill(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -504,8 +369,7 @@ fn set_name(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR Client names cannot contain spaces, newlines or special characters."));
     }
     ctx.c_mut().name = args[2].to_vec();
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn get_name(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -539,14 +403,12 @@ fn set_info(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     } else {
         c.lib_ver = value.to_vec();
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn get_redirection(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let to = ctx.srv.tracking_redirection(ctx.c());
-    ctx.out.int(to);
-    Ok(())
+    ctx.out.just_int(to)
 }
 
 fn pause(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -565,12 +427,10 @@ fn pause(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     // What comes from another node is written here, too.
     ctx.srv.with_cluster(|machine, env| machine.cancel_pulls("client pause requested", env));
     ctx.srv.pause_clients(PausePurpose::ClientCommand, kind, end);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn unpause(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.unpause_clients(PausePurpose::ClientCommand);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }

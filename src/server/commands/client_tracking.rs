@@ -6,56 +6,31 @@ use super::prelude::*;
 use crate::server::clients::ClientFlags;
 use crate::tracking::{ClientTracking, Wish};
 
-pub(crate) const CACHING: ServerCommand = Command {
-    name: "client|caching",
-    run: Some(caching),
-    arity: 3,
-    flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-    acl: cat::CONNECTION,
-    group: Group::Connection,
-    since: "6.0.0",
-    complexity: "O(1)",
-    summary: "Makes the next command the exception to how keys are tracked for the connection.",
-    args: &[arg("mode", ArgKind::OneOf)
-        .of(&[arg("yes", ArgKind::PureToken).token("YES"), arg("no", ArgKind::PureToken).token("NO")])],
-    ..Command::ROW
-};
+pub(crate) const CACHING: ServerCommand = command(Group::Connection, "client|caching", caching)
+    .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+    .args(&[Arg::one_of("mode").of(&[Arg::word("yes", "YES"), Arg::word("no", "NO")])])
+    .since("6.0.0")
+    .summary("Makes the next command the exception to how keys are tracked for the connection.");
 
-pub(crate) const TRACKING: ServerCommand = Command {
-    name: "client|tracking",
-    run: Some(tracking),
-    arity: -3,
-    flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-    acl: cat::CONNECTION,
-    group: Group::Connection,
-    since: "6.0.0",
-    complexity: "O(1), and with prefixes more for each of them.",
-    summary: "Has the connection told when keys change that it may cache, or no longer.",
-    args: &[
-        arg("status", ArgKind::OneOf)
-            .of(&[arg("on", ArgKind::PureToken).token("ON"), arg("off", ArgKind::PureToken).token("OFF")]),
-        arg("client-id", ArgKind::Integer).token("REDIRECT").optional(),
-        arg("prefix", ArgKind::String).token("PREFIX").optional().multiple().multiple_token(),
-        arg("bcast", ArgKind::PureToken).token("BCAST").optional(),
-        arg("optin", ArgKind::PureToken).token("OPTIN").optional(),
-        arg("optout", ArgKind::PureToken).token("OPTOUT").optional(),
-        arg("noloop", ArgKind::PureToken).token("NOLOOP").optional(),
-    ],
-    ..Command::ROW
-};
+pub(crate) const TRACKING: ServerCommand = command(Group::Connection, "client|tracking", tracking)
+    .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+    .args(&[
+        Arg::one_of("status").of(&[Arg::word("on", "ON"), Arg::word("off", "OFF")]),
+        Arg::integer("client-id").token("REDIRECT").optional(),
+        Arg::string("prefix").token("PREFIX").optional().multiple().multiple_token(),
+        Arg::word("bcast", "BCAST").optional(),
+        Arg::word("optin", "OPTIN").optional(),
+        Arg::word("optout", "OPTOUT").optional(),
+        Arg::word("noloop", "NOLOOP").optional(),
+    ])
+    .since("6.0.0")
+    .complexity("O(1), and with prefixes more for each of them.")
+    .summary("Has the connection told when keys change that it may cache, or no longer.");
 
-pub(crate) const TRACKING_INFO: ServerCommand = Command {
-    name: "client|trackinginfo",
-    run: Some(tracking_info),
-    arity: 2,
-    flags: flag::LOADING | flag::NOSCRIPT | flag::STALE,
-    acl: cat::CONNECTION,
-    group: Group::Connection,
-    since: "6.2.0",
-    complexity: "O(1)",
-    summary: "Tells how keys are tracked for the connection.",
-    ..Command::ROW
-};
+pub(crate) const TRACKING_INFO: ServerCommand = command(Group::Connection, "client|trackinginfo", tracking_info)
+    .flags(flag::LOADING | flag::NOSCRIPT | flag::STALE)
+    .since("6.2.0")
+    .summary("Tells how keys are tracked for the connection.");
 
 fn tracking(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let wish = wish(ctx, args)?;
@@ -68,8 +43,7 @@ fn tracking(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     } else {
         return Err(error::SYNTAX);
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn wish<'a>(ctx: &Ctx<'_>, args: Args<'a>) -> Result<Wish<'a>, CmdError> {
@@ -178,8 +152,7 @@ fn caching(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(error::SYNTAX);
     }
     state.caching = true;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn tracking_info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {

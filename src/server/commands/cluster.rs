@@ -13,456 +13,228 @@ pub(super) const DISABLED: CmdError = CmdError::of("ERR This instance has cluste
 const BAD_SLOT: CmdError = CmdError::of("ERR Invalid or out of range slot");
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
-    Command {
-        name: "cluster",
-        arity: -2,
-        group: Group::Cluster,
-        since: "3.0.0",
-        complexity: "Depends on the subcommand.",
-        summary: "A container for Redis Cluster commands.",
-        subcommands: &[
-            Command {
-                name: "cluster|addslots",
-                run: Some(addslots),
-                arity: -3,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(N) where N is the number of slots named.",
-                summary: "Makes this node the owner of unassigned slots.",
-                args: &[arg("slot", ArgKind::Integer).multiple()],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|addslotsrange",
-                run: Some(addslotsrange),
-                arity: -4,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "7.0.0",
-                complexity: "O(N) where N is the number of slots in the ranges.",
-                summary: "Makes this node the owner of ranges of unassigned slots.",
-                args: &[arg("range", ArgKind::Block)
-                    .multiple()
-                    .of(&[arg("start-slot", ArgKind::Integer), arg("end-slot", ArgKind::Integer)])],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|bumpepoch",
-                run: Some(bumpepoch),
-                arity: 2,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Gives this node a config epoch greater than all others.",
-                tips: &["nondeterministic_output"],
-                ..Command::ROW
-            },
+    Command::container(Group::Cluster, "cluster")
+        .since("3.0.0")
+        .summary("A container for Redis Cluster commands.")
+        .subcommands(&[
+            command(Group::Cluster, "cluster|addslots", addslots)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .args(&[Arg::integer("slot").multiple()])
+                .since("3.0.0")
+                .complexity("O(N) where N is the number of slots named.")
+                .summary("Makes this node the owner of unassigned slots."),
+            command(Group::Cluster, "cluster|addslotsrange", addslots)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .args(&[Arg::block("range").multiple().of(&[Arg::integer("start-slot"), Arg::integer("end-slot")])])
+                .since("7.0.0")
+                .complexity("O(N) where N is the number of slots in the ranges.")
+                .summary("Makes this node the owner of ranges of unassigned slots."),
+            command(Group::Cluster, "cluster|bumpepoch", bumpepoch)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .since("3.0.0")
+                .summary("Gives this node a config epoch greater than all others.")
+                .tips(&["nondeterministic_output"]),
             slot_migration::CANCEL,
-            Command {
-                name: "cluster|count-failure-reports",
-                run: Some(count_failure_reports),
-                arity: 3,
-                flags: flag::ADMIN | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(N) where N is the number of reports.",
-                summary: "Counts the masters that lately reported a node as unreachable.",
-                tips: &["nondeterministic_output"],
-                args: &[arg("node-id", ArgKind::String)],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|countkeysinslot",
-                run: Some(countkeysinslot),
-                arity: 3,
-                flags: flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Counts the keys this node holds in a slot.",
-                args: &[arg("slot", ArgKind::Integer)],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|delslots",
-                run: Some(delslots),
-                arity: -3,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(N) where N is the number of slots named.",
-                summary: "Takes slots from their owner, in the eyes of this node.",
-                args: &[arg("slot", ArgKind::Integer).multiple()],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|delslotsrange",
-                run: Some(delslotsrange),
-                arity: -4,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "7.0.0",
-                complexity: "O(N) where N is the number of slots in the ranges.",
-                summary: "Takes ranges of slots from their owner, in the eyes of this node.",
-                args: &[arg("range", ArgKind::Block)
-                    .multiple()
-                    .of(&[arg("start-slot", ArgKind::Integer), arg("end-slot", ArgKind::Integer)])],
-                ..Command::ROW
-            },
+            command(Group::Cluster, "cluster|count-failure-reports", count_failure_reports)
+                .flags(flag::ADMIN | flag::STALE)
+                .args(&[Arg::string("node-id")])
+                .since("3.0.0")
+                .complexity("O(N) where N is the number of reports.")
+                .summary("Counts the masters that lately reported a node as unreachable.")
+                .tips(&["nondeterministic_output"]),
+            command(Group::Cluster, "cluster|countkeysinslot", countkeysinslot)
+                .flags(flag::STALE)
+                .args(&[Arg::integer("slot")])
+                .since("3.0.0")
+                .summary("Counts the keys this node holds in a slot."),
+            command(Group::Cluster, "cluster|delslots", delslots)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .args(&[Arg::integer("slot").multiple()])
+                .since("3.0.0")
+                .complexity("O(N) where N is the number of slots named.")
+                .summary("Takes slots from their owner, in the eyes of this node."),
+            command(Group::Cluster, "cluster|delslotsrange", delslots)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .args(&[Arg::block("range").multiple().of(&[Arg::integer("start-slot"), Arg::integer("end-slot")])])
+                .since("7.0.0")
+                .complexity("O(N) where N is the number of slots in the ranges.")
+                .summary("Takes ranges of slots from their owner, in the eyes of this node."),
             // Not in Redis.
-            Command {
-                name: "cluster|doctor",
-                run: Some(doctor),
-                arity: 2,
-                flags: flag::ADMIN | flag::STALE,
-                group: Group::Cluster,
-                since: "7.2.0",
-                complexity: "O(N) where N is the number of nodes.",
-                summary: "Tells what is wrong with the cluster in this node's eyes, and what to do.",
-                tips: &["nondeterministic_output"],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|failover",
-                run: Some(failover),
-                arity: -2,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Makes a replica take the place of its master.",
-                args: &[arg("options", ArgKind::OneOf).optional().of(&[
-                    arg("force", ArgKind::PureToken).token("FORCE"),
-                    arg("takeover", ArgKind::PureToken).token("TAKEOVER"),
-                ])],
-                ..Command::ROW
-            },
+            command(Group::Cluster, "cluster|doctor", doctor)
+                .flags(flag::ADMIN | flag::STALE)
+                .since("7.2.0")
+                .complexity("O(N) where N is the number of nodes.")
+                .summary("Tells what is wrong with the cluster in this node's eyes, and what to do.")
+                .tips(&["nondeterministic_output"]),
+            command(Group::Cluster, "cluster|failover", failover)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .args(&[Arg::one_of("options")
+                    .optional()
+                    .of(&[Arg::word("force", "FORCE"), Arg::word("takeover", "TAKEOVER")])])
+                .since("3.0.0")
+                .summary("Makes a replica take the place of its master."),
             FLUSHSLOT,
-            Command {
-                name: "cluster|flushslots",
-                run: Some(flushslots),
-                arity: 2,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Makes this node give up all its slots.",
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|forget",
-                run: Some(forget),
-                arity: 3,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Removes a node from the table of nodes and keeps it out for a minute.",
-                args: &[arg("node-id", ArgKind::String)],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|getkeysinslot",
-                run: Some(getkeysinslot),
-                arity: 4,
-                flags: flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(N) where N is the number of keys asked for.",
-                summary: "Lists keys this node holds in a slot.",
-                tips: &["nondeterministic_output"],
-                args: &[arg("slot", ArgKind::Integer), arg("count", ArgKind::Integer)],
-                ..Command::ROW
-            },
+            command(Group::Cluster, "cluster|flushslots", flushslots)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .since("3.0.0")
+                .summary("Makes this node give up all its slots."),
+            command(Group::Cluster, "cluster|forget", forget)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .args(&[Arg::string("node-id")])
+                .since("3.0.0")
+                .summary("Removes a node from the table of nodes and keeps it out for a minute."),
+            command(Group::Cluster, "cluster|getkeysinslot", getkeysinslot)
+                .flags(flag::STALE)
+                .args(&[Arg::integer("slot"), Arg::integer("count")])
+                .since("3.0.0")
+                .complexity("O(N) where N is the number of keys asked for.")
+                .summary("Lists keys this node holds in a slot.")
+                .tips(&["nondeterministic_output"]),
             slot_migration::GET,
-            Command {
-                name: "cluster|help",
-                run: Some(help),
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "5.0.0",
-                complexity: "O(1)",
-                summary: "Describes the subcommands.",
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|info",
-                run: Some(info),
-                arity: 2,
-                flags: flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Shows the state of the cluster in this node's eyes.",
-                tips: &["nondeterministic_output"],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|keyslot",
-                run: Some(keyslot),
-                arity: 3,
-                flags: flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(N) where N is the length of the key.",
-                summary: "Computes the slot of a key.",
-                args: &[arg("key", ArgKind::String)],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|links",
-                run: Some(cluster_show::links),
-                arity: 2,
-                flags: flag::STALE,
-                group: Group::Cluster,
-                since: "7.0.0",
-                complexity: "O(N) where N is the number of nodes.",
-                summary: "Lists the connections of the cluster bus.",
-                tips: &["nondeterministic_output"],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|meet",
-                run: Some(meet),
-                arity: -4,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Introduces this node to a node of another cluster, joining the two.",
-                history: &["4.0.0"],
-                args: &[
-                    arg("ip", ArgKind::String),
-                    arg("port", ArgKind::Integer),
-                    arg("cluster-bus-port", ArgKind::Integer).since("4.0.0").optional(),
-                ],
-                ..Command::ROW
-            },
+            command(Group::Cluster, "cluster|help", help)
+                .flags(flag::LOADING | flag::STALE)
+                .since("5.0.0")
+                .summary("Describes the subcommands."),
+            command(Group::Cluster, "cluster|info", info)
+                .flags(flag::STALE)
+                .since("3.0.0")
+                .summary("Shows the state of the cluster in this node's eyes.")
+                .tips(&["nondeterministic_output"]),
+            command(Group::Cluster, "cluster|keyslot", keyslot)
+                .flags(flag::STALE)
+                .args(&[Arg::string("key")])
+                .since("3.0.0")
+                .complexity("O(N) where N is the length of the key.")
+                .summary("Computes the slot of a key."),
+            command(Group::Cluster, "cluster|links", cluster_show::links)
+                .flags(flag::STALE)
+                .since("7.0.0")
+                .complexity("O(N) where N is the number of nodes.")
+                .summary("Lists the connections of the cluster bus.")
+                .tips(&["nondeterministic_output"]),
+            command(Group::Cluster, "cluster|meet", meet)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .args(&[
+                    Arg::string("ip"),
+                    Arg::integer("port"),
+                    Arg::integer("cluster-bus-port").since("4.0.0").optional(),
+                ])
+                .since("3.0.0")
+                .history(&["4.0.0"])
+                .summary("Introduces this node to a node of another cluster, joining the two."),
             slot_migration::MIGRATE,
             slot_tasks::MIGRATION,
-            Command {
-                name: "cluster|myid",
-                run: Some(myid),
-                arity: 2,
-                flags: flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Gives the id of this node.",
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|myshardid",
-                run: Some(myshardid),
-                arity: 2,
-                flags: flag::STALE,
-                group: Group::Cluster,
-                since: "7.2.0",
-                complexity: "O(1)",
-                summary: "Gives the id of the shard of this node.",
-                tips: &["nondeterministic_output"],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|nodes",
-                run: Some(nodes),
-                arity: 2,
-                flags: flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(N) where N is the number of nodes.",
-                summary: "Shows the table of nodes, in the format of nodes.conf.",
-                tips: &["nondeterministic_output"],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|replicas",
-                run: Some(replicas_of),
-                arity: 3,
-                flags: flag::ADMIN | flag::STALE,
-                group: Group::Cluster,
-                since: "5.0.0",
-                complexity: "O(N) for N replicas.",
-                summary: "Lists the replicas of a master.",
-                tips: &["nondeterministic_output"],
-                args: &[arg("node-id", ArgKind::String)],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|replicate",
-                run: Some(replicate),
-                arity: -3,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Makes this node a replica of a master.",
-                args: &[arg("node-id", ArgKind::String)],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|reset",
-                run: Some(reset),
-                arity: -2,
-                flags: flag::ADMIN | flag::NOSCRIPT | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(N) where N is the number of nodes; a replica's keys are deleted as well.",
-                summary: "Makes this node forget the cluster.",
-                args: &[arg("reset-type", ArgKind::OneOf).optional().of(&[
-                    arg("hard", ArgKind::PureToken).token("HARD"),
-                    arg("soft", ArgKind::PureToken).token("SOFT"),
-                ])],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|saveconfig",
-                run: Some(saveconfig),
-                arity: 2,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Writes nodes.conf to disk.",
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|set-config-epoch",
-                run: Some(set_config_epoch),
-                arity: 3,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Sets the config epoch of a node that knows no other.",
-                args: &[arg("config-epoch", ArgKind::Integer)],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|setslot",
-                run: Some(setslot),
-                arity: -4,
-                flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(1)",
-                summary: "Sets the owner of a slot, or where it is moving.",
-                args: &[
-                    arg("slot", ArgKind::Integer),
-                    arg("subcommand", ArgKind::OneOf).of(&[
-                        arg("importing", ArgKind::String).display("node-id").token("IMPORTING"),
-                        arg("migrating", ArgKind::String).display("node-id").token("MIGRATING"),
-                        arg("node", ArgKind::String).display("node-id").token("NODE"),
-                        arg("stable", ArgKind::PureToken).token("STABLE"),
+            command(Group::Cluster, "cluster|myid", myid)
+                .flags(flag::STALE)
+                .since("3.0.0")
+                .summary("Gives the id of this node."),
+            command(Group::Cluster, "cluster|myshardid", myshardid)
+                .flags(flag::STALE)
+                .since("7.2.0")
+                .summary("Gives the id of the shard of this node.")
+                .tips(&["nondeterministic_output"]),
+            command(Group::Cluster, "cluster|nodes", nodes)
+                .flags(flag::STALE)
+                .since("3.0.0")
+                .complexity("O(N) where N is the number of nodes.")
+                .summary("Shows the table of nodes, in the format of nodes.conf.")
+                .tips(&["nondeterministic_output"]),
+            command(Group::Cluster, "cluster|replicas", replicas_of)
+                .flags(flag::ADMIN | flag::STALE)
+                .args(&[Arg::string("node-id")])
+                .since("5.0.0")
+                .complexity("O(N) for N replicas.")
+                .summary("Lists the replicas of a master.")
+                .tips(&["nondeterministic_output"]),
+            command(Group::Cluster, "cluster|replicate", replicate)
+                .arity(-3)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .args(&[Arg::string("node-id")])
+                .since("3.0.0")
+                .summary("Makes this node a replica of a master."),
+            command(Group::Cluster, "cluster|reset", reset)
+                .flags(flag::ADMIN | flag::NOSCRIPT | flag::STALE)
+                .args(&[Arg::one_of("reset-type")
+                    .optional()
+                    .of(&[Arg::word("hard", "HARD"), Arg::word("soft", "SOFT")])])
+                .since("3.0.0")
+                .complexity("O(N) where N is the number of nodes; a replica's keys are deleted as well.")
+                .summary("Makes this node forget the cluster."),
+            command(Group::Cluster, "cluster|saveconfig", saveconfig)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .since("3.0.0")
+                .summary("Writes nodes.conf to disk."),
+            command(Group::Cluster, "cluster|set-config-epoch", set_config_epoch)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .args(&[Arg::integer("config-epoch")])
+                .since("3.0.0")
+                .summary("Sets the config epoch of a node that knows no other."),
+            command(Group::Cluster, "cluster|setslot", setslot)
+                .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+                .args(&[
+                    Arg::integer("slot"),
+                    Arg::one_of("subcommand").of(&[
+                        Arg::string("importing").display("node-id").token("IMPORTING"),
+                        Arg::string("migrating").display("node-id").token("MIGRATING"),
+                        Arg::string("node").display("node-id").token("NODE"),
+                        Arg::word("stable", "STABLE"),
                     ]),
-                ],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|shards",
-                run: Some(cluster_show::shards),
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "7.0.0",
-                complexity: "O(N) where N is the number of nodes.",
-                summary: "Lists the shards with their slots and nodes.",
-                tips: &["nondeterministic_output"],
-                ..Command::ROW
-            },
-            Command {
-                name: "cluster|slaves",
-                run: Some(replicas_of),
-                arity: 3,
-                flags: flag::ADMIN | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(N) for N replicas.",
-                summary: "Lists the replicas of a master.",
-                tips: &["nondeterministic_output"],
-                deprecated: Some(("5.0.0", "`CLUSTER REPLICAS`")),
-                args: &[arg("node-id", ArgKind::String)],
-                ..Command::ROW
-            },
+                ])
+                .since("3.0.0")
+                .summary("Sets the owner of a slot, or where it is moving."),
+            command(Group::Cluster, "cluster|shards", cluster_show::shards)
+                .flags(flag::LOADING | flag::STALE)
+                .since("7.0.0")
+                .complexity("O(N) where N is the number of nodes.")
+                .summary("Lists the shards with their slots and nodes.")
+                .tips(&["nondeterministic_output"]),
+            command(Group::Cluster, "cluster|slaves", replicas_of)
+                .flags(flag::ADMIN | flag::STALE)
+                .args(&[Arg::string("node-id")])
+                .since("3.0.0")
+                .deprecated("5.0.0", "`CLUSTER REPLICAS`")
+                .complexity("O(N) for N replicas.")
+                .summary("Lists the replicas of a master.")
+                .tips(&["nondeterministic_output"]),
             slot_stats::ROW,
-            Command {
-                name: "cluster|slots",
-                run: Some(cluster_show::slots),
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                group: Group::Cluster,
-                since: "3.0.0",
-                complexity: "O(N) where N is the number of nodes.",
-                summary: "Lists the ranges of slots with the nodes that serve them.",
-                tips: &["nondeterministic_output"],
-                history: &["4.0.0", "7.0.0"],
-                deprecated: Some(("7.0.0", "`CLUSTER SHARDS`")),
-                ..Command::ROW
-            },
+            command(Group::Cluster, "cluster|slots", cluster_show::slots)
+                .flags(flag::LOADING | flag::STALE)
+                .since("3.0.0")
+                .history(&["4.0.0", "7.0.0"])
+                .deprecated("7.0.0", "`CLUSTER SHARDS`")
+                .complexity("O(N) where N is the number of nodes.")
+                .summary("Lists the ranges of slots with the nodes that serve them.")
+                .tips(&["nondeterministic_output"]),
             slot_migration::SYNC,
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "readonly",
-        run: Some(readonly),
-        arity: 1,
-        flags: flag::FAST | flag::LOADING | flag::STALE,
-        acl: cat::CONNECTION,
-        group: Group::Cluster,
-        since: "3.0.0",
-        complexity: "O(1)",
-        summary: "Lets this connection read from a replica.",
-        ..Command::ROW
-    },
-    Command {
-        name: "readwrite",
-        run: Some(readwrite),
-        arity: 1,
-        flags: flag::FAST | flag::LOADING | flag::STALE,
-        acl: cat::CONNECTION,
-        group: Group::Cluster,
-        since: "3.0.0",
-        complexity: "O(1)",
-        summary: "Ends what READONLY began.",
-        ..Command::ROW
-    },
-    Command {
-        name: "asking",
-        run: Some(asking),
-        arity: 1,
-        flags: flag::FAST,
-        acl: cat::CONNECTION,
-        group: Group::Cluster,
-        since: "3.0.0",
-        complexity: "O(1)",
-        summary: "Lets the next command into a slot that is being imported.",
-        ..Command::ROW
-    },
+        ]),
+    command(Group::Cluster, "readonly", readonly)
+        .flags(flag::FAST | flag::LOADING | flag::STALE)
+        .acl(cat::CONNECTION)
+        .since("3.0.0")
+        .summary("Lets this connection read from a replica."),
+    command(Group::Cluster, "readwrite", readwrite)
+        .flags(flag::FAST | flag::LOADING | flag::STALE)
+        .acl(cat::CONNECTION)
+        .since("3.0.0")
+        .summary("Ends what READONLY began."),
+    command(Group::Cluster, "asking", asking)
+        .flags(flag::FAST)
+        .acl(cat::CONNECTION)
+        .since("3.0.0")
+        .summary("Lets the next command into a slot that is being imported."),
 ];
 
 /// Of Valkey 9.
-const FLUSHSLOT: ServerCommand = Command {
-    name: "cluster|flushslot",
-    run: Some(flushslot),
-    arity: -3,
-    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::WRITE,
-    acl: cat::KEYSPACE,
-    group: Group::Cluster,
-    since: "9.0.0",
-    complexity: "O(N) where N is the number of keys in the slot.",
-    summary: "Deletes all keys in a slot.",
-    args: &[
-        arg("slot", ArgKind::Integer),
-        arg("flush-type", ArgKind::OneOf)
-            .optional()
-            .of(&[arg("async", ArgKind::PureToken).token("ASYNC"), arg("sync", ArgKind::PureToken).token("SYNC")]),
-    ],
-    ..Command::ROW
-};
+const FLUSHSLOT: ServerCommand = command(Group::Cluster, "cluster|flushslot", flushslot)
+    .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::WRITE)
+    .acl(cat::KEYSPACE)
+    .args(&[
+        Arg::integer("slot"),
+        Arg::one_of("flush-type").optional().of(&[Arg::word("async", "ASYNC"), Arg::word("sync", "SYNC")]),
+    ])
+    .since("9.0.0")
+    .complexity("O(N) where N is the number of keys in the slot.")
+    .summary("Deletes all keys in a slot.");
 
 impl From<AdminError> for CmdError {
     fn from(error: AdminError) -> CmdError {
@@ -502,13 +274,14 @@ fn apply_now(ctx: &mut Ctx<'_>) {
 
 // ---- slots ----
 
-fn single_slots(args: Args<'_>) -> Result<Vec<(Slot, Slot)>, CmdError> {
-    args.iter().skip(2).map(|arg| slot_arg(arg).map(|slot| (slot, slot))).collect()
-}
-
-fn slot_ranges(args: Args<'_>, name: &str) -> Result<Vec<(Slot, Slot)>, CmdError> {
+/// The slots that ADDSLOTS and DELSLOTS name, or the ranges of their forms for these.
+fn slots_named(ctx: &Ctx<'_>, args: Args<'_>) -> Result<Vec<(Slot, Slot)>, CmdError> {
+    view(ctx)?;
+    if !ctx.cmd.name.ends_with("range") {
+        return args.iter().skip(2).map(|arg| slot_arg(arg).map(|slot| (slot, slot))).collect();
+    }
     if args.len() % 2 == 1 {
-        return Err(CmdError::wrong_arity(name));
+        return Err(CmdError::wrong_arity(ctx.cmd.name));
     }
     let mut out = Vec::new();
     for i in (2..args.len()).step_by(2) {
@@ -524,41 +297,18 @@ fn slot_ranges(args: Args<'_>, name: &str) -> Result<Vec<(Slot, Slot)>, CmdError
 }
 
 fn addslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    view(ctx)?;
-    let slots = single_slots(args)?;
+    let slots = slots_named(ctx, args)?;
     if ctx.srv.waits_for_trim(ctx.client, args, Some(&slots))? {
         return Ok(());
     }
     machine(ctx, |m, _| m.add_slots(&slots))??;
-    ctx.out.ok();
-    Ok(())
-}
-
-fn addslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    view(ctx)?;
-    let slots = slot_ranges(args, "cluster|addslotsrange")?;
-    if ctx.srv.waits_for_trim(ctx.client, args, Some(&slots))? {
-        return Ok(());
-    }
-    machine(ctx, |m, _| m.add_slots(&slots))??;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn delslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    view(ctx)?;
-    let slots = single_slots(args)?;
+    let slots = slots_named(ctx, args)?;
     machine(ctx, |m, _| m.del_slots(&slots))??;
-    ctx.out.ok();
-    Ok(())
-}
-
-fn delslotsrange(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    view(ctx)?;
-    let slots = slot_ranges(args, "cluster|delslotsrange")?;
-    machine(ctx, |m, _| m.del_slots(&slots))??;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 /// CLUSTER FLUSHSLOT <slot> [ASYNC|SYNC], whoever serves the slot.
@@ -583,8 +333,7 @@ fn flushslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     // What has gone of it to another node, or has come from one, would have to go as well.
     machine(ctx, |m, env| m.on_data_flushed(Some(slot), env))?;
     ctx.srv.review_slots();
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn flushslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -593,8 +342,7 @@ fn flushslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let has_keys = has_keys(ctx);
     machine(ctx, |m, _| m.flush_slots(has_keys))??;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn setslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -622,8 +370,7 @@ fn setslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn keyslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     view(ctx)?;
-    ctx.out.int(i64::from(key_slot(&args[2])));
-    Ok(())
+    ctx.out.just_int(i64::from(key_slot(&args[2])))
 }
 
 fn countkeysinslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -632,8 +379,7 @@ fn countkeysinslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if !(0..SLOT_COUNT as i64).contains(&slot) {
         return Err(CmdError::of("ERR Invalid slot"));
     }
-    ctx.out.int(ctx.srv.ks.dbs[0].slot_len(slot as Slot) as i64);
-    Ok(())
+    ctx.out.just_int(ctx.srv.ks.dbs[0].slot_len(slot as Slot) as i64)
 }
 
 fn getkeysinslot(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -666,14 +412,12 @@ fn meet(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         None => port.saturating_add(i64::from(crate::cluster::BUS_PORT_OFFSET)),
     };
     machine(ctx, |m, env| m.meet(&args[2], port, bus_port, env))??;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn forget(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     machine(ctx, |m, env| m.forget(&args[2], env))??;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn replicate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -722,8 +466,7 @@ fn take_over_as_told(ctx: &mut Ctx<'_>, id: &[u8]) -> CmdResult {
         log::info!("Forced failover primary request accepted.");
         machine(ctx, |m, env| m.take_over_as_told(env))?;
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn reset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -745,41 +488,35 @@ fn reset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn bumpepoch(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let (bumped, epoch) = machine(ctx, |m, _| m.bump_my_epoch())?;
-    ctx.out.simple(&format!("{} {epoch}", if bumped { "BUMPED" } else { "STILL" }));
-    Ok(())
+    ctx.out.just_simple(&format!("{} {epoch}", if bumped { "BUMPED" } else { "STILL" }))
 }
 
 fn set_config_epoch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     view(ctx)?;
     let epoch = int_arg(&args[2])?;
     machine(ctx, |m, _| m.set_config_epoch(epoch))??;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn count_failure_reports(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let count = machine(ctx, |m, env| m.count_failure_reports(&args[2], env))??;
-    ctx.out.int(count as i64);
-    Ok(())
+    ctx.out.just_int(count as i64)
 }
 
 fn saveconfig(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let bus = ctx.srv.bus.as_mut().ok_or(DISABLED)?;
     bus.save(true).map_err(|reason| CmdError::text(format!("ERR error saving the cluster node config: {reason}")))?;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn myid(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let id = view(ctx)?.myself().id;
-    ctx.out.bulk(id.as_bytes());
-    Ok(())
+    ctx.out.just_bulk(id.as_bytes())
 }
 
 fn myshardid(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let id = view(ctx)?.myself().shard_id;
-    ctx.out.bulk(id.as_bytes());
-    Ok(())
+    ctx.out.just_bulk(id.as_bytes())
 }
 
 fn info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -795,8 +532,7 @@ fn info(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ] {
         let _ = write!(text, "cluster_slot_migration_{name}:{n}\r\n");
     }
-    ctx.out.verbatim("txt", text.as_bytes());
-    Ok(())
+    ctx.out.just_verbatim("txt", text.as_bytes())
 }
 
 fn doctor(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -808,8 +544,7 @@ fn doctor(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 fn nodes(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let tls = ctx.srv.names_tls_ports();
     let text = view(ctx)?.describe_nodes(tls);
-    ctx.out.verbatim("txt", text.as_bytes());
-    Ok(())
+    ctx.out.just_verbatim("txt", text.as_bytes())
 }
 
 fn replicas_of(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -902,20 +637,17 @@ const HELP: &[&str] = &[
 fn readonly(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     view(ctx)?;
     ctx.c_mut().flags.add(ClientFlags::READONLY);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn readwrite(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     view(ctx)?;
     ctx.c_mut().flags.remove(ClientFlags::READONLY);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn asking(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     view(ctx)?;
     ctx.c_mut().flags.add(ClientFlags::ASKING);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }

@@ -1,44 +1,41 @@
 //! DEBUG subcommands that break the cluster bus and slots that move on purpose, for tests.
 
-use super::debug::DebugSub;
+use super::debug::{DebugSub, debug_sub};
 use super::prelude::*;
 use super::{int_arg, slot_migration};
 use crate::cluster::{Broken, Dropped};
 
 pub(super) const SUBCOMMANDS: &[DebugSub] = &[
-    DebugSub {
-        name: "clusterlink",
-        args: 3..=3,
-        run: debug_clusterlink,
-        help: &["CLUSTERLINK KILL <to|from|all> <node-id>", "    Close the bus connections to or from a node."],
-    },
-    DebugSub {
-        name: "drop-cluster-packet-filter",
-        args: 1..=1,
-        run: debug_drop_filter,
-        help: &[
-            "DROP-CLUSTER-PACKET-FILTER <packet-type>",
-            "    Drop bus packets of this type; -1 drops none, -2 all.",
-        ],
-    },
-    DebugSub {
-        name: "close-cluster-link-on-packet-drop",
-        args: 1..=1,
-        run: |ctx, args| set_broken(ctx, args, |broken, is_on| broken.closes_links = is_on),
-        help: &["CLOSE-CLUSTER-LINK-ON-PACKET-DROP <0|1>", "    Close the link of a bus packet that is dropped."],
-    },
-    DebugSub {
-        name: "disable-cluster-random-ping",
-        args: 1..=1,
-        run: |ctx, args| set_broken(ctx, args, |broken, is_on| broken.no_random_pings = is_on),
-        help: &["DISABLE-CLUSTER-RANDOM-PING <0|1>", "    Ping no node of the cluster but where that is due."],
-    },
-    DebugSub {
-        name: "disable-cluster-reconnection",
-        args: 1..=1,
-        run: |ctx, args| set_broken(ctx, args, |broken, is_on| broken.no_reconnection = is_on),
-        help: &["DISABLE-CLUSTER-RECONNECTION <0|1>", "    Open no link to another node of the cluster again."],
-    },
+    debug_sub(
+        "clusterlink",
+        3..=3,
+        &["CLUSTERLINK KILL <to|from|all> <node-id>", "    Close the bus connections to or from a node."],
+        debug_clusterlink,
+    ),
+    debug_sub(
+        "drop-cluster-packet-filter",
+        1..=1,
+        &["DROP-CLUSTER-PACKET-FILTER <packet-type>", "    Drop bus packets of this type; -1 drops none, -2 all."],
+        debug_drop_filter,
+    ),
+    debug_sub(
+        "close-cluster-link-on-packet-drop",
+        1..=1,
+        &["CLOSE-CLUSTER-LINK-ON-PACKET-DROP <0|1>", "    Close the link of a bus packet that is dropped."],
+        |ctx, args| set_broken(ctx, args, |broken, is_on| broken.closes_links = is_on),
+    ),
+    debug_sub(
+        "disable-cluster-random-ping",
+        1..=1,
+        &["DISABLE-CLUSTER-RANDOM-PING <0|1>", "    Ping no node of the cluster but where that is due."],
+        |ctx, args| set_broken(ctx, args, |broken, is_on| broken.no_random_pings = is_on),
+    ),
+    debug_sub(
+        "disable-cluster-reconnection",
+        1..=1,
+        &["DISABLE-CLUSTER-RECONNECTION <0|1>", "    Open no link to another node of the cluster again."],
+        |ctx, args| set_broken(ctx, args, |broken, is_on| broken.no_reconnection = is_on),
+    ),
     slot_migration::DEBUG,
 ];
 
@@ -61,8 +58,7 @@ fn debug_clusterlink(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
     };
     ctx.srv.kill_cluster_links(&args[4], to, from).map_err(|reason| CmdError::text(format!("ERR {reason}")))?;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn debug_drop_filter(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -74,8 +70,7 @@ fn debug_drop_filter(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             _ => Dropped::None,
         };
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn set_broken(ctx: &mut Ctx<'_>, args: Args<'_>, set: fn(&mut Broken, bool)) -> CmdResult {
@@ -83,6 +78,5 @@ fn set_broken(ctx: &mut Ctx<'_>, args: Args<'_>, set: fn(&mut Broken, bool)) -> 
     if let Some(bus) = &mut ctx.srv.bus {
         set(bus.machine.broken_mut(), is_on);
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }

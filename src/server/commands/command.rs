@@ -3,121 +3,73 @@
 
 use super::prelude::*;
 use crate::catalog::CommandTable;
+use crate::catalog::row::ArgKind;
 use crate::catalog::table::{CmdRef, Registered};
 use crate::resp::Reply;
 
-pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
-    name: "command",
-    run: Some(command),
-    arity: -1,
-    flags: flag::LOADING | flag::STALE,
-    acl: cat::CONNECTION,
-    group: Group::Server,
-    since: "2.8.13",
-    complexity: "O(N) for all N commands that there are.",
-    summary: "Describes all commands.",
-    tips: &["nondeterministic_output_order"],
-    subcommands: &[
-        Command {
-            name: "command|count",
-            run: Some(count),
-            arity: 2,
-            flags: flag::LOADING | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Server,
-            since: "2.8.13",
-            complexity: "O(1)",
-            summary: "Gives the number of commands.",
-            ..Command::ROW
-        },
-        Command {
-            name: "command|docs",
-            run: Some(docs),
-            arity: -2,
-            flags: flag::LOADING | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Server,
-            since: "7.0.0",
-            complexity: "O(N) for N names.",
-            summary: "Gives the documentation of commands.",
-            tips: &["nondeterministic_output_order"],
-            args: &[arg("command-name", ArgKind::String).optional().multiple()],
-            ..Command::ROW
-        },
-        Command {
-            name: "command|getkeys",
-            run: Some(get_keys),
-            arity: -3,
-            flags: flag::LOADING | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Server,
-            since: "2.8.13",
-            complexity: "O(N) for N words of the command.",
-            summary: "Gives the keys of a call.",
-            args: &[arg("command", ArgKind::String), arg("arg", ArgKind::String).optional().multiple()],
-            ..Command::ROW
-        },
-        Command {
-            name: "command|getkeysandflags",
-            run: Some(get_keys_and_flags),
-            arity: -3,
-            flags: flag::LOADING | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Server,
-            since: "7.0.0",
-            complexity: "O(N) for N words of the command.",
-            summary: "Gives the keys of a call and what the command does with each.",
-            args: &[arg("command", ArgKind::String), arg("arg", ArgKind::String).optional().multiple()],
-            ..Command::ROW
-        },
-        Command {
-            name: "command|help",
-            run: Some(help),
-            arity: 2,
-            flags: flag::LOADING | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Server,
-            since: "5.0.0",
-            complexity: "O(1)",
-            summary: "Lists the subcommands.",
-            ..Command::ROW
-        },
-        Command {
-            name: "command|info",
-            run: Some(info),
-            arity: -2,
-            flags: flag::LOADING | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Server,
-            since: "2.8.13",
-            complexity: "O(N) for N names.",
-            summary: "Describes commands.",
-            tips: &["nondeterministic_output_order"],
-            history: &["7.0.0"],
-            args: &[arg("command-name", ArgKind::String).optional().multiple()],
-            ..Command::ROW
-        },
-        Command {
-            name: "command|list",
-            run: Some(list),
-            arity: -2,
-            flags: flag::LOADING | flag::STALE,
-            acl: cat::CONNECTION,
-            group: Group::Server,
-            since: "7.0.0",
-            complexity: "O(N) for all N commands that there are.",
-            summary: "Gives the names of commands.",
-            tips: &["nondeterministic_output_order"],
-            args: &[arg("filterby", ArgKind::OneOf).token("FILTERBY").optional().of(&[
-                arg("module-name", ArgKind::String).token("MODULE"),
-                arg("category", ArgKind::String).token("ACLCAT"),
-                arg("pattern", ArgKind::Pattern).token("PATTERN"),
-            ])],
-            ..Command::ROW
-        },
-    ],
-    ..Command::ROW
-}];
+pub(crate) const COMMANDS: &[ServerCommand] = &[command(Group::Server, "command", all)
+    .arity(-1)
+    .flags(flag::LOADING | flag::STALE)
+    .acl(cat::CONNECTION)
+    .since("2.8.13")
+    .complexity("O(N) for all N commands that there are.")
+    .summary("Describes all commands.")
+    .tips(&["nondeterministic_output_order"])
+    .subcommands(&[
+        command(Group::Server, "command|count", count)
+            .flags(flag::LOADING | flag::STALE)
+            .acl(cat::CONNECTION)
+            .since("2.8.13")
+            .summary("Gives the number of commands."),
+        command(Group::Server, "command|docs", docs)
+            .flags(flag::LOADING | flag::STALE)
+            .acl(cat::CONNECTION)
+            .args(&[Arg::string("command-name").optional().multiple()])
+            .since("7.0.0")
+            .complexity("O(N) for N names.")
+            .summary("Gives the documentation of commands.")
+            .tips(&["nondeterministic_output_order"]),
+        command(Group::Server, "command|getkeys", get_keys)
+            .flags(flag::LOADING | flag::STALE)
+            .acl(cat::CONNECTION)
+            .args(&[Arg::string("command"), Arg::string("arg").optional().multiple()])
+            .since("2.8.13")
+            .complexity("O(N) for N words of the command.")
+            .summary("Gives the keys of a call."),
+        command(Group::Server, "command|getkeysandflags", |ctx, args| keys_of(ctx, args, true))
+            .flags(flag::LOADING | flag::STALE)
+            .acl(cat::CONNECTION)
+            .args(&[Arg::string("command"), Arg::string("arg").optional().multiple()])
+            .since("7.0.0")
+            .complexity("O(N) for N words of the command.")
+            .summary("Gives the keys of a call and what the command does with each."),
+        command(Group::Server, "command|help", help)
+            .flags(flag::LOADING | flag::STALE)
+            .acl(cat::CONNECTION)
+            .since("5.0.0")
+            .summary("Lists the subcommands."),
+        command(Group::Server, "command|info", info)
+            .flags(flag::LOADING | flag::STALE)
+            .acl(cat::CONNECTION)
+            .args(&[Arg::string("command-name").optional().multiple()])
+            .since("2.8.13")
+            .history(&["7.0.0"])
+            .complexity("O(N) for N names.")
+            .summary("Describes commands.")
+            .tips(&["nondeterministic_output_order"]),
+        command(Group::Server, "command|list", list)
+            .flags(flag::LOADING | flag::STALE)
+            .acl(cat::CONNECTION)
+            .args(&[Arg::one_of("filterby").token("FILTERBY").optional().of(&[
+                Arg::string("module-name").token("MODULE"),
+                Arg::string("category").token("ACLCAT"),
+                Arg::pattern("pattern").token("PATTERN"),
+            ])])
+            .since("7.0.0")
+            .complexity("O(N) for all N commands that there are.")
+            .summary("Gives the names of commands.")
+            .tips(&["nondeterministic_output_order"]),
+    ])];
 
 fn help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     super::help(
@@ -147,7 +99,7 @@ fn top_level(table: &CommandTable) -> Vec<CmdRef> {
     table.refs().filter(|cmd| table.get(*cmd).parent.is_none() && !table.get(*cmd).name.is_empty()).collect()
 }
 
-fn command(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
+fn all(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let all = top_level(&ctx.srv.commands);
     ctx.out.array(all.len());
     all.into_iter().for_each(|cmd| write_info(&ctx.srv.commands, cmd, ctx.out));
@@ -155,13 +107,12 @@ fn command(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn count(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.out.int(ctx.srv.commands.top_level_count() as i64);
-    Ok(())
+    ctx.out.just_int(ctx.srv.commands.top_level_count() as i64)
 }
 
 fn info(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if args.len() == 2 {
-        return command(ctx, args);
+        return all(ctx, args);
     }
     let table = &ctx.srv.commands;
     ctx.out.array(args.len() - 2);
@@ -221,10 +172,6 @@ fn list(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn get_keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     keys_of(ctx, args, false)
-}
-
-fn get_keys_and_flags(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    keys_of(ctx, args, true)
 }
 
 fn keys_of(ctx: &mut Ctx<'_>, args: Args<'_>, with_flags: bool) -> CmdResult {

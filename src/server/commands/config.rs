@@ -6,81 +6,41 @@ use crate::structs::glob;
 use crate::sys::os_error;
 use std::task::Poll;
 
-pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
-    name: "config",
-    arity: -2,
-    group: Group::Server,
-    since: "2.0.0",
-    complexity: "What the subcommand does.",
-    summary: "Groups the commands that show and change the configuration.",
-    subcommands: &[
-        Command {
-            name: "config|get",
-            run: Some(get),
-            arity: -3,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "2.0.0",
-            complexity: "O(N) for N parameters given.",
-            summary: "Shows the values of directives.",
-            history: &["7.0.0"],
-            args: &[arg("parameter", ArgKind::String).multiple()],
-            ..Command::ROW
-        },
-        Command {
-            name: "config|help",
-            run: Some(help),
-            arity: 2,
-            flags: flag::LOADING | flag::STALE,
-            group: Group::Server,
-            since: "5.0.0",
-            complexity: "O(1)",
-            summary: "Describes the subcommands.",
-            ..Command::ROW
-        },
-        Command {
-            name: "config|resetstat",
-            run: Some(resetstat),
-            arity: 2,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "2.0.0",
-            complexity: "O(1)",
-            summary: "Sets statistics back to zero.",
-            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-            ..Command::ROW
-        },
-        Command {
-            name: "config|rewrite",
-            run: Some(rewrite),
-            arity: 2,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "2.8.0",
-            complexity: "O(1)",
-            summary: "Writes the values in use back into the configuration file.",
-            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-            ..Command::ROW
-        },
-        Command {
-            name: "config|set",
-            run: Some(set),
-            arity: -4,
-            flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-            group: Group::Server,
-            since: "2.0.0",
-            complexity: "O(N) for N parameters given.",
-            summary: "Changes directives, all of them or none.",
-            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-            history: &["7.0.0"],
-            args: &[arg("data", ArgKind::Block)
-                .multiple()
-                .of(&[arg("parameter", ArgKind::String), arg("value", ArgKind::String)])],
-            ..Command::ROW
-        },
-    ],
-    ..Command::ROW
-}];
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command::container(Group::Server, "config")
+    .since("2.0.0")
+    .complexity("What the subcommand does.")
+    .summary("Groups the commands that show and change the configuration.")
+    .subcommands(&[
+        command(Group::Server, "config|get", get)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::string("parameter").multiple()])
+            .since("2.0.0")
+            .history(&["7.0.0"])
+            .complexity("O(N) for N parameters given.")
+            .summary("Shows the values of directives."),
+        command(Group::Server, "config|help", help)
+            .flags(flag::LOADING | flag::STALE)
+            .since("5.0.0")
+            .summary("Describes the subcommands."),
+        command(Group::Server, "config|resetstat", resetstat)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("2.0.0")
+            .summary("Sets statistics back to zero.")
+            .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        command(Group::Server, "config|rewrite", rewrite)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .since("2.8.0")
+            .summary("Writes the values in use back into the configuration file.")
+            .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        command(Group::Server, "config|set", set)
+            .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+            .args(&[Arg::block("data").multiple().of(&[Arg::string("parameter"), Arg::string("value")])])
+            .since("2.0.0")
+            .history(&["7.0.0"])
+            .complexity("O(N) for N parameters given.")
+            .summary("Changes directives, all of them or none.")
+            .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    ])];
 
 fn get(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let patterns: Vec<&[u8]> = args.from(2).iter().collect();
@@ -115,8 +75,7 @@ fn rewrite(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         None => Err(CmdError::of("ERR The server is running without a config file")),
         Some(Ok(())) => {
             log::info!("CONFIG REWRITE executed with success.");
-            ctx.out.ok();
-            Ok(())
+            ctx.out.just_ok()
         }
         Some(Err(error)) => {
             let reason = os_error(&error);
@@ -128,8 +87,7 @@ fn rewrite(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 
 fn resetstat(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.reset_stats();
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

@@ -8,106 +8,44 @@ use crate::server::clients::ClientFlags;
 use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
-    Command {
-        name: "ping",
-        run: Some(ping),
-        arity: -1,
-        flags: flag::FAST,
-        acl: cat::CONNECTION,
-        group: Group::Connection,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Answers, to show that the server is there.",
-        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-        args: &[arg("message", ArgKind::String).optional()],
-        ..Command::ROW
-    },
-    Command {
-        name: "echo",
-        run: Some(echo),
-        arity: 2,
-        flags: flag::FAST | flag::LOADING | flag::STALE,
-        acl: cat::CONNECTION,
-        group: Group::Connection,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Answers with what it is given.",
-        args: &[arg("message", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "select",
-        run: Some(select),
-        arity: 2,
-        flags: flag::FAST | flag::LOADING | flag::STALE,
-        acl: cat::CONNECTION,
-        group: Group::Connection,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Changes the database of the connection.",
-        args: &[arg("index", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "auth",
-        run: Some(auth),
-        arity: -2,
-        flags: flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NO_AUTH | flag::NOSCRIPT | flag::STALE,
-        acl: cat::CONNECTION,
-        group: Group::Connection,
-        since: "1.0.0",
-        complexity: "O(N) where N is the number of the user's passwords.",
-        summary: "Signs the connection in.",
-        history: &["6.0.0"],
-        args: &[arg("username", ArgKind::String).since("6.0.0").optional(), arg("password", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "hello",
-        run: Some(hello),
-        arity: -1,
-        flags: flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NO_AUTH | flag::NOSCRIPT | flag::STALE,
-        acl: cat::CONNECTION,
-        group: Group::Connection,
-        since: "6.0.0",
-        complexity: "O(1)",
-        summary: "Tells about the server, and changes the protocol of the connection.",
-        history: &["6.2.0"],
-        args: &[arg("arguments", ArgKind::Block).optional().of(&[
-            arg("protover", ArgKind::Integer),
-            arg("auth", ArgKind::Block)
-                .token("AUTH")
-                .optional()
-                .of(&[arg("username", ArgKind::String), arg("password", ArgKind::String)]),
-            arg("clientname", ArgKind::String).token("SETNAME").optional(),
-        ])],
-        ..Command::ROW
-    },
-    Command {
-        name: "reset",
-        run: Some(reset),
-        arity: 1,
-        flags: flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NO_AUTH | flag::NOSCRIPT | flag::STALE,
-        acl: cat::CONNECTION,
-        group: Group::Connection,
-        since: "6.2.0",
-        complexity: "O(1)",
-        summary: "Makes the connection as it was when it was new.",
-        ..Command::ROW
-    },
-    Command {
-        name: "quit",
-        run: Some(quit),
-        arity: -1,
-        flags: flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NO_AUTH | flag::NOSCRIPT | flag::STALE,
-        acl: cat::CONNECTION,
-        group: Group::Connection,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Closes the connection.",
-        deprecated: Some(("7.2.0", "just closing the connection")),
-        ..Command::ROW
-    },
+    command(Group::Connection, "ping", ping)
+        .flags(flag::FAST)
+        .args(&[Arg::string("message").optional()])
+        .summary("Answers, to show that the server is there.")
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    command(Group::Connection, "echo", |ctx, args| ctx.out.just_bulk(&args[1]))
+        .flags(flag::FAST | flag::LOADING | flag::STALE)
+        .args(&[Arg::string("message")])
+        .summary("Answers with what it is given."),
+    command(Group::Connection, "select", select)
+        .flags(flag::FAST | flag::LOADING | flag::STALE)
+        .args(&[Arg::integer("index")])
+        .summary("Changes the database of the connection."),
+    command(Group::Connection, "auth", auth)
+        .flags(flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NO_AUTH | flag::NOSCRIPT | flag::STALE)
+        .args(&[Arg::string("username").since("6.0.0").optional(), Arg::string("password")])
+        .history(&["6.0.0"])
+        .complexity("O(N) where N is the number of the user's passwords.")
+        .summary("Signs the connection in."),
+    command(Group::Connection, "hello", hello)
+        .flags(flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NO_AUTH | flag::NOSCRIPT | flag::STALE)
+        .args(&[Arg::block("arguments").optional().of(&[
+            Arg::integer("protover"),
+            Arg::block("auth").token("AUTH").optional().of(&[Arg::string("username"), Arg::string("password")]),
+            Arg::string("clientname").token("SETNAME").optional(),
+        ])])
+        .since("6.0.0")
+        .history(&["6.2.0"])
+        .summary("Tells about the server, and changes the protocol of the connection."),
+    command(Group::Connection, "reset", reset)
+        .flags(flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NO_AUTH | flag::NOSCRIPT | flag::STALE)
+        .since("6.2.0")
+        .summary("Makes the connection as it was when it was new."),
+    command(Group::Connection, "quit", quit)
+        .arity(-1)
+        .flags(flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NO_AUTH | flag::NOSCRIPT | flag::STALE)
+        .deprecated("7.2.0", "just closing the connection")
+        .summary("Closes the connection."),
 ];
 
 fn ping(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -127,11 +65,6 @@ fn ping(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-fn echo(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    ctx.out.bulk(&args[1]);
-    Ok(())
-}
-
 fn select(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let Ok(db) = i32::try_from(int_arg(&args[1])?) else {
         let text = format!("ERR value is out of range, value must between {} and {}", i32::MIN, i32::MAX);
@@ -145,8 +78,7 @@ fn select(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     ctx.db = db as usize;
     ctx.c_mut().db = db as usize;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn quit(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -171,8 +103,7 @@ fn auth(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if says_node && password == ASKS_FOR_CHALLENGE {
         let number = ctx.c().number;
         if let Some(challenge) = ctx.srv.cluster().and_then(|machine| machine.challenge_to(number)) {
-            ctx.out.simple(&format!("CHALLENGE {challenge}"));
-            return Ok(());
+            return ctx.out.just_simple(&format!("CHALLENGE {challenge}"));
         }
     }
     if says_node && is_node(ctx, password) {
@@ -180,8 +111,7 @@ fn auth(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     } else {
         authenticate(ctx, args, user, password)?;
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 /// Whether who says this is a node of our cluster. Where everybody may do everything it need not be a secret.
@@ -333,6 +263,5 @@ fn reset(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     c.resp = 2;
     ctx.db = 0;
     ctx.out.resp3 = false;
-    ctx.out.simple("RESET");
-    Ok(())
+    ctx.out.just_simple("RESET")
 }

@@ -3,37 +3,41 @@
 //! A subcommand is a row of a table; a room with subcommands of its own adds its table to `TABLES`.
 
 use super::debug_values;
-use super::int_arg;
 use super::prelude::*;
+use super::{count_arg, int_arg};
 use crate::admin::debug::REPLY_BUFFER_PEAK_RESET_MS;
 use crate::keyspace::digest;
 use crate::keyspace::object::{self, ValueLimits};
 use crate::server::dispatch::call::ServerFn;
 use crate::sys::{alloc, crash};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
-    name: "debug",
-    run: Some(debug),
-    arity: -2,
-    flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SYSCMD | flag::PROTECTED,
-    group: Group::Server,
-    since: "1.0.0",
-    complexity: "What the subcommand does.",
-    summary: "Groups the commands about the inside of the server.",
-    ..Command::ROW
-}];
+pub(crate) const COMMANDS: &[ServerCommand] = &[command(Group::Server, "debug", debug)
+    .arity(-2)
+    .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SYSCMD | flag::PROTECTED)
+    .complexity("What the subcommand does.")
+    .summary("Groups the commands about the inside of the server.")];
 
 /// A subcommand of DEBUG.
 pub(crate) struct DebugSub {
     /// Lower case.
     pub(crate) name: &'static str,
     /// Fewest and most arguments after the name.
-    pub(crate) args: std::ops::RangeInclusive<usize>,
+    pub(crate) args: RangeInclusive<usize>,
     /// Gets the whole command: its own arguments begin at 2.
     pub(crate) run: ServerFn,
     /// Lines of DEBUG HELP: the form, then what it does, indented.
     pub(crate) help: &'static [&'static str],
+}
+
+pub(super) const fn debug_sub(
+    name: &'static str,
+    args: RangeInclusive<usize>,
+    help: &'static [&'static str],
+    run: ServerFn,
+) -> DebugSub {
+    DebugSub { name, args, run, help }
 }
 
 /// As many arguments as there are.
@@ -48,20 +52,20 @@ const TABLES: &[&[DebugSub]] = &[
 ];
 
 const SUBCOMMANDS: &[DebugSub] = &[
-    DebugSub {
-        name: "digest",
-        args: 0..=0,
-        run: |ctx, _| {
+    debug_sub(
+        "digest",
+        0..=0,
+        &["DIGEST", "    Show a digest of all data, which is the same for the same data."],
+        |ctx, _| {
             let digest = ctx.srv.ks.digest();
-            ctx.out.simple(&digest.to_string());
-            Ok(())
+            ctx.out.just_simple(&digest.to_string())
         },
-        help: &["DIGEST", "    Show a digest of all data, which is the same for the same data."],
-    },
-    DebugSub {
-        name: "digest-value",
-        args: 0..=usize::MAX,
-        run: |ctx, args| {
+    ),
+    debug_sub(
+        "digest-value",
+        0..=usize::MAX,
+        &["DIGEST-VALUE <key> [<key> ...]", "    Show a digest of the value of each key."],
+        |ctx, args| {
             let keys = args.from(2);
             ctx.out.array(keys.len());
             for key in keys.iter() {
@@ -71,269 +75,208 @@ const SUBCOMMANDS: &[DebugSub] = &[
             }
             Ok(())
         },
-        help: &["DIGEST-VALUE <key> [<key> ...]", "    Show a digest of the value of each key."],
-    },
-    DebugSub {
-        name: "config-rewrite-force-all",
-        args: 0..=0,
-        run: |ctx, _| match ctx.srv.rewrite_whole_config() {
-            Some(Ok(())) => {
-                ctx.out.ok();
-                Ok(())
-            }
+    ),
+    debug_sub(
+        "config-rewrite-force-all",
+        0..=0,
+        &["CONFIG-REWRITE-FORCE-ALL", "    As CONFIG REWRITE, with a line for every directive."],
+        |ctx, _| match ctx.srv.rewrite_whole_config() {
+            Some(Ok(())) => ctx.out.just_ok(),
             Some(Err(e)) => {
                 Err(CmdError::text(format!("ERR CONFIG-REWRITE-FORCE-ALL failed: {}", crate::sys::os_error(&e))))
             }
             None => Err(CmdError::of("ERR CONFIG-REWRITE-FORCE-ALL failed: No such file or directory")),
         },
-        help: &["CONFIG-REWRITE-FORCE-ALL", "    As CONFIG REWRITE, with a line for every directive."],
-    },
-    DebugSub {
-        name: "quicklist-packed-threshold",
-        args: 1..=1,
-        run: |ctx, args| {
+    ),
+    debug_sub(
+        "quicklist-packed-threshold",
+        1..=1,
+        &[
+            "QUICKLIST-PACKED-THRESHOLD <size>",
+            "    Keep list elements from this size on in nodes of their own. 0 restores the default of 1gb.",
+        ],
+        |ctx, args| {
             let bytes = crate::config::parse_memory(&args[2]).and_then(|n| usize::try_from(n).ok());
             let Some(threshold) = bytes.and_then(object::packed_threshold) else {
                 return Err(CmdError::of("ERR argument must be a memory value bigger than 1 and smaller than 4gb"));
             };
             ctx.srv.ks.packed_threshold = threshold;
-            ctx.out.ok();
-            Ok(())
+            ctx.out.just_ok()
         },
-        help: &[
-            "QUICKLIST-PACKED-THRESHOLD <size>",
-            "    Keep list elements from this size on in nodes of their own. 0 restores the default of 1gb.",
-        ],
-    },
-    DebugSub {
-        name: "assert",
-        args: 0..=0,
-        run: |_, args| {
-            assert!(args.is_empty());
-            Ok(())
-        },
-        help: &["ASSERT", "    Crash as a failed assertion does."],
-    },
-    DebugSub {
-        name: "change-repl-id",
-        args: 0..=0,
-        run: change_repl_id,
-        help: &["CHANGE-REPL-ID", "    Take new replication ids: replicas have to start over."],
-    },
-    DebugSub {
-        name: "client-enforce-reply-list",
-        args: 1..=1,
-        run: client_enforce_reply_list,
-        help: &["CLIENT-ENFORCE-REPLY-LIST <0|1>", "    Put every reply into the list of reply chunks."],
-    },
-    DebugSub {
-        name: "client-eviction",
-        args: 0..=0,
-        run: client_eviction,
-        help: &["CLIENT-EVICTION", "    Show clients and their memory by size class (maxmemory-clients)."],
-    },
-    DebugSub {
-        name: "crash-and-recover",
-        args: 0..=1,
-        run: restart,
-        help: &["CRASH-AND-RECOVER [<milliseconds>]", "    Start again without saving anything, after a delay."],
-    },
-    DebugSub {
-        name: "dict-resizing",
-        args: 1..=1,
-        run: dict_resizing,
-        help: &["DICT-RESIZING <0|1>", "    Let tables be resized, or only when they must be."],
-    },
-    DebugSub {
-        name: "error",
-        args: 1..=1,
-        run: |_, args| Err(CmdError::bytes(args[2].to_vec())),
-        help: &["ERROR <string>", "    Reply with this error."],
-    },
-    DebugSub {
-        name: "htstats",
-        args: 1..=2,
-        run: htstats,
-        help: &["HTSTATS <dbid> [full]", "    Show the shape of a database's table."],
-    },
-    DebugSub {
-        name: "htstats-key",
-        args: 1..=2,
-        run: htstats_key,
-        help: &["HTSTATS-KEY <key> [full]", "    Show the shape of the table that is the value of a key."],
-    },
-    DebugSub {
-        name: "leak",
-        args: 1..=1,
-        run: leak,
-        help: &["LEAK <string>", "    Lose the memory of the string for good."],
-    },
-    DebugSub {
-        name: "listpack",
-        args: 1..=1,
-        run: listpack,
-        help: &["LISTPACK <key>", "    Print the elements of a listpack on the standard output."],
-    },
-    DebugSub { name: "log", args: 1..=1, run: log_line, help: &["LOG <message>", "    Write the message to the log."] },
-    DebugSub {
-        name: "mallctl",
-        args: 1..=2,
-        run: mallctl,
-        help: &["MALLCTL <key> [<val>]", "    Get or set an integer of the allocator."],
-    },
-    DebugSub {
-        name: "mallctl-str",
-        args: 1..=2,
-        run: mallctl_str,
-        help: &["MALLCTL-STR <key> [<val>]", "    Get or set a string of the allocator."],
-    },
-    DebugSub {
-        name: "object",
-        args: 1..=2,
-        run: object,
-        help: &["OBJECT <key>", "    Show how the value of a key is stored."],
-    },
-    DebugSub { name: "oom", args: 0..=0, run: oom, help: &["OOM", "    Crash as an allocation does that fails."] },
-    DebugSub {
-        name: "panic",
-        args: 0..=0,
-        run: |ctx, _| panic!("DEBUG PANIC called at Unix time {}", ctx.srv.clock.us() / 1_000_000),
-        help: &["PANIC", "    Crash as a panic does."],
-    },
-    DebugSub {
-        name: "pause-cron",
-        args: 1..=1,
-        run: |ctx, args| {
+    ),
+    debug_sub("assert", 0..=0, &["ASSERT", "    Crash as a failed assertion does."], |_, args| {
+        assert!(args.is_empty());
+        Ok(())
+    }),
+    debug_sub(
+        "change-repl-id",
+        0..=0,
+        &["CHANGE-REPL-ID", "    Take new replication ids: replicas have to start over."],
+        change_repl_id,
+    ),
+    debug_sub(
+        "client-enforce-reply-list",
+        1..=1,
+        &["CLIENT-ENFORCE-REPLY-LIST <0|1>", "    Put every reply into the list of reply chunks."],
+        client_enforce_reply_list,
+    ),
+    debug_sub(
+        "client-eviction",
+        0..=0,
+        &["CLIENT-EVICTION", "    Show clients and their memory by size class (maxmemory-clients)."],
+        client_eviction,
+    ),
+    debug_sub(
+        "crash-and-recover",
+        0..=1,
+        &["CRASH-AND-RECOVER [<milliseconds>]", "    Start again without saving anything, after a delay."],
+        restart,
+    ),
+    debug_sub(
+        "dict-resizing",
+        1..=1,
+        &["DICT-RESIZING <0|1>", "    Let tables be resized, or only when they must be."],
+        dict_resizing,
+    ),
+    debug_sub("error", 1..=1, &["ERROR <string>", "    Reply with this error."], |_, args| {
+        Err(CmdError::bytes(args[2].to_vec()))
+    }),
+    debug_sub("htstats", 1..=2, &["HTSTATS <dbid> [full]", "    Show the shape of a database's table."], htstats),
+    debug_sub(
+        "htstats-key",
+        1..=2,
+        &["HTSTATS-KEY <key> [full]", "    Show the shape of the table that is the value of a key."],
+        htstats_key,
+    ),
+    debug_sub("leak", 1..=1, &["LEAK <string>", "    Lose the memory of the string for good."], leak),
+    debug_sub(
+        "listpack",
+        1..=1,
+        &["LISTPACK <key>", "    Print the elements of a listpack on the standard output."],
+        listpack,
+    ),
+    debug_sub("log", 1..=1, &["LOG <message>", "    Write the message to the log."], log_line),
+    debug_sub("mallctl", 1..=2, &["MALLCTL <key> [<val>]", "    Get or set an integer of the allocator."], mallctl),
+    debug_sub(
+        "mallctl-str",
+        1..=2,
+        &["MALLCTL-STR <key> [<val>]", "    Get or set a string of the allocator."],
+        mallctl_str,
+    ),
+    debug_sub("object", 1..=2, &["OBJECT <key>", "    Show how the value of a key is stored."], object),
+    debug_sub("oom", 0..=0, &["OOM", "    Crash as an allocation does that fails."], oom),
+    debug_sub("panic", 0..=0, &["PANIC", "    Crash as a panic does."], |ctx, _| {
+        panic!("DEBUG PANIC called at Unix time {}", ctx.srv.clock.us() / 1_000_000)
+    }),
+    debug_sub(
+        "pause-cron",
+        1..=1,
+        &["PAUSE-CRON <0|1>", "    Stop the periodic work, or go on with it."],
+        |ctx, args| {
             ctx.srv.admin.debug.pause_cron = switch(&args[2]);
-            ctx.out.ok();
-            Ok(())
+            ctx.out.just_ok()
         },
-        help: &["PAUSE-CRON <0|1>", "    Stop the periodic work, or go on with it."],
-    },
-    DebugSub {
-        name: "plain-calls",
-        args: 1..=1,
-        run: |ctx, args| {
-            ctx.srv.admin.debug.plain_calls = switch(&args[2]);
-            ctx.out.ok();
-            Ok(())
-        },
-        help: &[
+    ),
+    debug_sub(
+        "plain-calls",
+        1..=1,
+        &[
             "PLAIN-CALLS <0|1>",
             "    Treat every command as one that something may stand against, or only where that is so.",
         ],
-    },
-    DebugSub {
-        name: "populate",
-        args: 1..=3,
-        run: populate,
-        help: &[
+        |ctx, args| {
+            ctx.srv.admin.debug.plain_calls = switch(&args[2]);
+            ctx.out.just_ok()
+        },
+    ),
+    debug_sub(
+        "populate",
+        1..=3,
+        &[
             "POPULATE <count> [<prefix>] [<size>]",
             "    Add keys named <prefix>:<number> (default prefix: key) with values value:<number>, of <size> bytes if that",
             "    is given. They are not propagated.",
         ],
-    },
-    DebugSub {
-        name: "protocol",
-        args: 1..=1,
-        run: protocol,
-        help: &[
+        populate,
+    ),
+    debug_sub(
+        "protocol",
+        1..=1,
+        &[
             "PROTOCOL <type>",
             "    Reply with an example of a type: string, integer, double, bignum, null, array, set, map, attrib, push,",
             "    verbatim, true, false.",
         ],
-    },
-    DebugSub {
-        name: "quicklist",
-        args: 1..=2,
-        run: quicklist,
-        help: &["QUICKLIST <key> [<0|1>]", "    Print the nodes of a quicklist on the standard output, or all of it."],
-    },
-    DebugSub {
-        name: "replicate",
-        args: 1..=MANY,
-        run: replicate,
-        help: &["REPLICATE <command> [<arg> ...]", "    Send a command to replicas alone, so that they differ."],
-    },
-    DebugSub {
-        name: "replybuffer",
-        args: 2..=2,
-        run: reply_buffer,
-        help: &[
+        protocol,
+    ),
+    debug_sub(
+        "quicklist",
+        1..=2,
+        &["QUICKLIST <key> [<0|1>]", "    Print the nodes of a quicklist on the standard output, or all of it."],
+        quicklist,
+    ),
+    debug_sub(
+        "replicate",
+        1..=MANY,
+        &["REPLICATE <command> [<arg> ...]", "    Send a command to replicas alone, so that they differ."],
+        replicate,
+    ),
+    debug_sub(
+        "replybuffer",
+        2..=2,
+        &[
             "REPLYBUFFER PEAK-RESET-TIME <NEVER|RESET|time>",
             "    How long the largest fill of a reply buffer counts, in milliseconds; for ever; or as by default.",
             "REPLYBUFFER RESIZING <0|1>",
             "    Let reply buffers follow what clients need.",
         ],
-    },
-    DebugSub {
-        name: "restart",
-        args: 0..=1,
-        run: restart,
-        help: &["RESTART [<milliseconds>]", "    Save configuration and data, and start again after a delay."],
-    },
-    DebugSub {
-        name: "sdslen",
-        args: 1..=1,
-        run: sdslen,
-        help: &["SDSLEN <key>", "    Show the lengths of a key and its string value."],
-    },
-    DebugSub {
-        name: "segfault",
-        args: 0..=0,
-        run: |_, _| crash::segfault(),
-        help: &["SEGFAULT", "    Crash with an invalid memory access."],
-    },
-    DebugSub {
-        name: "set-active-expire",
-        args: 1..=1,
-        run: |ctx, args| {
+        reply_buffer,
+    ),
+    debug_sub(
+        "restart",
+        0..=1,
+        &["RESTART [<milliseconds>]", "    Save configuration and data, and start again after a delay."],
+        restart,
+    ),
+    debug_sub("sdslen", 1..=1, &["SDSLEN <key>", "    Show the lengths of a key and its string value."], sdslen),
+    debug_sub("segfault", 0..=0, &["SEGFAULT", "    Crash with an invalid memory access."], |_, _| crash::segfault()),
+    debug_sub(
+        "set-active-expire",
+        1..=1,
+        &["SET-ACTIVE-EXPIRE <0|1>", "    Look for expired keys in the background, or only when they are asked for."],
+        |ctx, args| {
             ctx.srv.admin.debug.active_expire = switch(&args[2]);
-            ctx.out.ok();
-            Ok(())
+            ctx.out.just_ok()
         },
-        help: &[
-            "SET-ACTIVE-EXPIRE <0|1>",
-            "    Look for expired keys in the background, or only when they are asked for.",
-        ],
-    },
-    DebugSub {
-        name: "set-disable-deny-scripts",
-        args: 1..=1,
-        run: |ctx, args| {
+    ),
+    debug_sub(
+        "set-disable-deny-scripts",
+        1..=1,
+        &["SET-DISABLE-DENY-SCRIPTS <0|1>", "    Let scripts call what is not for scripts, or forbid it as usual."],
+        |ctx, args| {
             ctx.srv.script.deny_disabled = switch(&args[2]);
-            ctx.out.ok();
-            Ok(())
+            ctx.out.just_ok()
         },
-        help: &[
-            "SET-DISABLE-DENY-SCRIPTS <0|1>",
-            "    Let scripts call what is not for scripts, or forbid it as usual.",
-        ],
-    },
-    DebugSub {
-        name: "sleep",
-        args: 1..=1,
-        run: sleep,
-        help: &["SLEEP <seconds>", "    Do nothing at all for a time; decimals are understood."],
-    },
-    DebugSub {
-        name: "stringmatch-len",
-        args: 2..=2,
-        run: string_match_len,
-        help: &["STRINGMATCH-LEN <length> <pattern>", "    Match a string of so many A against a pattern."],
-    },
-    DebugSub {
-        name: "stringmatch-test",
-        args: 0..=0,
-        run: string_match_test,
-        help: &["STRINGMATCH-TEST", "    Match many strings against patterns, both made up."],
-    },
-    DebugSub {
-        name: "structsize",
-        args: 0..=0,
-        run: struct_size,
-        help: &["STRUCTSIZE", "    Show the sizes of structures."],
-    },
+    ),
+    debug_sub(
+        "sleep",
+        1..=1,
+        &["SLEEP <seconds>", "    Do nothing at all for a time; decimals are understood."],
+        sleep,
+    ),
+    debug_sub(
+        "stringmatch-len",
+        2..=2,
+        &["STRINGMATCH-LEN <length> <pattern>", "    Match a string of so many A against a pattern."],
+        string_match_len,
+    ),
+    debug_sub(
+        "stringmatch-test",
+        0..=0,
+        &["STRINGMATCH-TEST", "    Match many strings against patterns, both made up."],
+        string_match_test,
+    ),
+    debug_sub("structsize", 0..=0, &["STRUCTSIZE", "    Show the sizes of structures."], struct_size),
 ];
 
 fn debug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -354,34 +297,26 @@ fn switch(arg: &[u8]) -> bool {
     int_arg(arg).is_ok_and(|n| n != 0)
 }
 
-fn not_negative(arg: &[u8]) -> Result<usize, CmdError> {
-    super::count_arg(arg)
-}
-
 fn change_repl_id(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.with_repl(|repl, _| repl.change_ids());
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn client_enforce_reply_list(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.srv.admin.debug.enforce_reply_list = switch(&args[2]);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn client_eviction(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let text = ctx.srv.client_eviction_classes().ok_or(CmdError::of("ERR maxmemory-clients is disabled."))?;
-    ctx.out.verbatim("txt", text.as_bytes());
-    Ok(())
+    ctx.out.just_verbatim("txt", text.as_bytes())
 }
 
 fn dict_resizing(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let on = switch(&args[2]);
     ctx.srv.admin.debug.dict_resizing = on;
     ctx.srv.ks.dbs.iter_mut().for_each(|db| db.set_avoid_resize(!on));
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn restart(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -399,22 +334,19 @@ fn htstats(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let db = usize::try_from(db).ok().and_then(|db| ctx.srv.ks.dbs.get(db));
     let db = db.ok_or(CmdError::of("ERR Out of range database"))?;
     let text = format!("[Dictionary HT]\n{}{} of the keys have a time to live\n", db.stats(), db.expires_len());
-    ctx.out.verbatim("txt", text.as_bytes());
-    Ok(())
+    ctx.out.just_verbatim("txt", text.as_bytes())
 }
 
 fn htstats_key(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.srv.ks.dbs[ctx.db].get(&args[2]).ok_or(error::NO_SUCH_KEY)?;
     let text = debug_values::table_stats(entry)
         .ok_or(CmdError::of("ERR The value stored at the specified key is not represented using an hash table"))?;
-    ctx.out.verbatim("txt", text.as_bytes());
-    Ok(())
+    ctx.out.just_verbatim("txt", text.as_bytes())
 }
 
 fn leak(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     std::mem::forget(args[2].to_vec());
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 /// Writes to the standard output, where somebody debugs this server.
@@ -428,8 +360,7 @@ fn listpack(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let entry = ctx.srv.ks.dbs[ctx.db].get(&args[2]).ok_or(error::NO_SUCH_KEY)?;
     let list = debug_values::listpack_of(entry).ok_or(CmdError::of("ERR Not a listpack encoded object."))?;
     print(&debug_values::listpack_text(list));
-    ctx.out.simple("Listpack structure printed on stdout");
-    Ok(())
+    ctx.out.just_simple("Listpack structure printed on stdout")
 }
 
 fn quicklist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -441,14 +372,12 @@ fn quicklist(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR Not a quicklist encoded object."));
     };
     print(&debug_values::quicklist_text(list, &limits, full));
-    ctx.out.simple("Quicklist structure printed on stdout");
-    Ok(())
+    ctx.out.just_simple("Quicklist structure printed on stdout")
 }
 
 fn log_line(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     log::warn!("DEBUG LOG: {}", String::from_utf8_lossy(&args[2]));
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn mallctl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -462,8 +391,7 @@ fn mallctl(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn mallctl_str(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if args.get(3).is_some_and(|new| new == b"VOID") && alloc::control_action(&args[2]) {
-        ctx.out.ok();
-        return Ok(());
+        return ctx.out.just_ok();
     }
     match alloc::control_text(&args[2], args.get(3)) {
         Some(value) => ctx.out.bulk(&value),
@@ -486,8 +414,7 @@ fn object(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         if access.lfu { 0 } else { access.idle_seconds(entry.lru()) },
         debug_values::object_details(entry, &ValueLimits::of(&srv.cfg, &srv.ks)),
     );
-    ctx.out.simple(&text);
-    Ok(())
+    ctx.out.just_simple(&text)
 }
 
 fn oom(_ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -501,9 +428,9 @@ fn oom(_ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 }
 
 fn populate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let count = not_negative(&args[2])?;
+    let count = count_arg(&args[2])?;
     let prefix = args.get(3).unwrap_or(b"key");
-    let size = args.get(4).map_or(Ok(0), not_negative)?;
+    let size = args.get(4).map_or(Ok(0), count_arg)?;
     let db = ctx.db;
     let mut value = Vec::new();
     for i in 0..count {
@@ -520,8 +447,7 @@ fn populate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.srv.ks.insert(db, &key, if size > 0 { NewValue::RawStr(&value) } else { NewValue::Str(&value) }, None);
         ctx.srv.ks.signal_modified(db, &key);
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn protocol(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -585,8 +511,7 @@ fn protocol(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn replicate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     use crate::keyspace::effects::target;
     ctx.srv.ks.effects.propagate(ctx.db, target::REPLICAS, args.from(2).iter());
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn reply_buffer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -598,8 +523,7 @@ fn reply_buffer(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         (b"resizing", on) => debug.reply_buffer_resizing = switch(on),
         _ => return Err(super::unknown_subcommand(args)),
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn sdslen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -609,8 +533,7 @@ fn sdslen(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     };
     // Key and value share one allocation.
     let (key_len, len, size) = (entry.key().len(), bytes.len(), entry.alloc_size());
-    ctx.out.simple(&format!("key_sds_len:{key_len}, val_sds_len:{len}, zmalloc:{size}"));
-    Ok(())
+    ctx.out.just_simple(&format!("key_sds_len:{key_len}, val_sds_len:{len}, zmalloc:{size}"))
 }
 
 fn sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -618,15 +541,13 @@ fn sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if let Ok(time) = Duration::try_from_secs_f64(seconds) {
         std::thread::sleep(time);
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn string_match_len(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let len = not_negative(&args[2])?.min(1 << 30);
+    let len = count_arg(&args[2])?.min(1 << 30);
     let matched = crate::structs::glob::matches(&args[3], &vec![b'A'; len]);
-    ctx.out.int(matched as i64);
-    Ok(())
+    ctx.out.just_int(matched as i64)
 }
 
 /// The patterns are mostly made of what means something in one. One that matches a text must match it with a `*` more, too.
@@ -645,8 +566,7 @@ fn string_match_test(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
             }
         }
     }
-    ctx.out.simple("Apparently Redis did not crash: test passed");
-    Ok(())
+    ctx.out.just_simple("Apparently Redis did not crash: test passed")
 }
 
 fn struct_size(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {

@@ -1,6 +1,6 @@
 //! Subcommands of DEBUG about the data set and its files.
 
-use super::debug::DebugSub;
+use super::debug::{DebugSub, debug_sub};
 use super::int_arg;
 use super::prelude::*;
 use crate::catalog::error;
@@ -8,62 +8,57 @@ use crate::keyspace::effects::target;
 use crate::server::dispatch::blocked::{BlockKind, BlockState};
 
 pub(crate) const SUBCOMMANDS: &[DebugSub] = &[
-    DebugSub {
-        name: "aof-flush-sleep",
-        args: 1..=1,
-        run: aof_flush_sleep,
-        help: &["AOF-FLUSH-SLEEP <microsec>", "    Sleep before each write of the append-only log."],
-    },
-    DebugSub {
-        name: "aof-sync-sleep",
-        args: 1..=1,
-        run: aof_sync_sleep,
-        help: &[
+    debug_sub(
+        "aof-flush-sleep",
+        1..=1,
+        &["AOF-FLUSH-SLEEP <microsec>", "    Sleep before each write of the append-only log."],
+        aof_flush_sleep,
+    ),
+    debug_sub(
+        "aof-sync-sleep",
+        1..=1,
+        &[
             "AOF-SYNC-SLEEP <microsec>",
             "    Sleep before each sync of the append-only log with 'appendfsync always', as if the disk were slow.",
         ],
-    },
-    DebugSub {
-        name: "loadaof",
-        args: 0..=0,
-        run: load_aof,
-        help: &["LOADAOF", "    Write the append-only log out, forget all data, and load it again from the log."],
-    },
-    DebugSub {
-        name: "reload",
-        args: 0..=3,
-        run: reload,
-        help: &[
+        aof_sync_sleep,
+    ),
+    debug_sub(
+        "loadaof",
+        0..=0,
+        &["LOADAOF", "    Write the append-only log out, forget all data, and load it again from the log."],
+        load_aof,
+    ),
+    debug_sub(
+        "reload",
+        0..=3,
+        &[
             "RELOAD [option ...]",
             "    Save a snapshot, forget all data, and load it again from the snapshot. Options:",
             "    * MERGE: keys in the snapshot replace keys that are there.",
             "    * NOFLUSH: forget nothing before loading.",
             "    * NOSAVE: load the snapshot that is there.",
         ],
-    },
-    DebugSub {
-        name: "set-skip-checksum-validation",
-        args: 1..=1,
-        run: skip_checksum,
-        help: &[
-            "SET-SKIP-CHECKSUM-VALIDATION <0|1>",
-            "    Check the checksums of snapshots and RESTORE payloads, or not.",
-        ],
-    },
+        reload,
+    ),
+    debug_sub(
+        "set-skip-checksum-validation",
+        1..=1,
+        &["SET-SKIP-CHECKSUM-VALIDATION <0|1>", "    Check the checksums of snapshots and RESTORE payloads, or not."],
+        skip_checksum,
+    ),
 ];
 
 fn aof_flush_sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let us = int_arg(&args[2])?;
     ctx.srv.persist.aof_flush_sleep_us = us.max(0) as u64;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn aof_sync_sleep(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let us = int_arg(&args[2])?;
     ctx.srv.persist.aof.sync_sleep_us = us.max(0) as u64;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn load_aof(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -106,8 +101,7 @@ fn reload(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 fn wait_for_load(ctx: &mut Ctx<'_>) -> CmdResult {
     if !ctx.srv.is_loading() || ctx.deny_blocking() {
         ctx.srv.load_to_the_end().map_err(CmdError::of)?;
-        ctx.out.ok();
-        return Ok(());
+        return ctx.out.just_ok();
     }
     ctx.srv.block(ctx.client, BlockState { kind: BlockKind::Loading, deadline_ms: None, command: None });
     Ok(())
@@ -121,6 +115,5 @@ fn stay_out_of_the_log(ctx: &mut Ctx<'_>) {
 
 fn skip_checksum(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ctx.srv.persist.skip_checksum = int_arg(&args[2])? != 0;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }

@@ -15,190 +15,92 @@ use crate::structs::numbers::parse_i64;
 const FCALL_ARGS: &[Arg] = &call_args("function");
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
-    Command {
-        name: "fcall",
-        run: Some(fcall),
-        arity: -3,
-        flags: CALL_FLAGS,
-        acl: cat::SCRIPTING,
-        keys: CALL_KEYS,
-        group: Group::Scripting,
-        since: "7.0.0",
-        complexity: "Depends on the function.",
-        summary: "Runs a function.",
-        args: FCALL_ARGS,
-        ..Command::ROW
-    },
-    Command {
-        name: "fcall_ro",
-        run: Some(fcall_ro),
-        arity: -3,
-        flags: CALL_RO_FLAGS,
-        acl: cat::SCRIPTING,
-        keys: CALL_RO_KEYS,
-        group: Group::Scripting,
-        since: "7.0.0",
-        complexity: "Depends on the function.",
-        summary: "Runs a function that only reads.",
-        args: FCALL_ARGS,
-        ..Command::ROW
-    },
-    Command {
-        name: "function",
-        arity: -2,
-        group: Group::Scripting,
-        since: "7.0.0",
-        complexity: "What the subcommand does.",
-        summary: "A container for commands about functions.",
-        subcommands: &[
-            Command {
-                name: "function|delete",
-                run: Some(function_delete),
-                arity: 3,
-                flags: flag::NOSCRIPT | flag::WRITE,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "7.0.0",
-                complexity: "O(1)",
-                summary: "Deletes a library with its functions.",
-                tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-                args: &[arg("library-name", ArgKind::String)],
-                ..Command::ROW
-            },
-            Command {
-                name: "function|dump",
-                run: Some(function_dump),
-                arity: 2,
-                flags: flag::NOSCRIPT,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "7.0.0",
-                complexity: "O(N) for N functions.",
-                summary: "Gives all libraries in serialized form.",
-                ..Command::ROW
-            },
-            Command {
-                name: "function|flush",
-                run: Some(function_flush),
-                arity: -2,
-                flags: flag::NOSCRIPT | flag::WRITE,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "7.0.0",
-                complexity: "O(N) for N functions that go.",
-                summary: "Deletes all libraries.",
-                tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-                args: &[arg("flush-type", ArgKind::OneOf).optional().of(&[
-                    arg("async", ArgKind::PureToken).token("ASYNC"),
-                    arg("sync", ArgKind::PureToken).token("SYNC"),
-                ])],
-                ..Command::ROW
-            },
-            Command {
-                name: "function|help",
-                run: Some(function_help),
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "7.0.0",
-                complexity: "O(1)",
-                summary: "Shows what the subcommands do.",
-                ..Command::ROW
-            },
-            Command {
-                name: "function|kill",
-                run: Some(function_kill),
-                arity: 2,
-                flags: flag::ALLOW_BUSY | flag::NOSCRIPT,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "7.0.0",
-                complexity: "O(1)",
-                summary: "Ends the function that is running.",
-                tips: &["request_policy:all_shards", "response_policy:one_succeeded"],
-                ..Command::ROW
-            },
-            Command {
-                name: "function|list",
-                run: Some(function_list),
-                arity: -2,
-                flags: flag::NOSCRIPT,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "7.0.0",
-                complexity: "O(N) for N functions.",
-                summary: "Lists the libraries and their functions.",
-                tips: &["nondeterministic_output_order"],
-                args: &[
-                    arg("library-name-pattern", ArgKind::String).token("LIBRARYNAME").optional(),
-                    arg("withcode", ArgKind::PureToken).token("WITHCODE").optional(),
-                ],
-                ..Command::ROW
-            },
-            Command {
-                name: "function|load",
-                run: Some(function_load),
-                arity: -3,
-                flags: flag::DENYOOM | flag::NOSCRIPT | flag::WRITE,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "7.0.0",
-                complexity: "O(1), besides compiling and running its program",
-                summary: "Loads a library of functions.",
-                tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-                args: &[
-                    arg("replace", ArgKind::PureToken).token("REPLACE").optional(),
-                    arg("function-code", ArgKind::String),
-                ],
-                ..Command::ROW
-            },
-            Command {
-                name: "function|restore",
-                run: Some(function_restore),
-                arity: -3,
-                flags: flag::DENYOOM | flag::NOSCRIPT | flag::WRITE,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "7.0.0",
-                complexity: "O(N) for N functions of the payload.",
-                summary: "Restores libraries from their serialized form.",
-                tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-                args: &[
-                    arg("serialized-value", ArgKind::String),
-                    arg("policy", ArgKind::OneOf).optional().of(&[
-                        arg("flush", ArgKind::PureToken).token("FLUSH"),
-                        arg("append", ArgKind::PureToken).token("APPEND"),
-                        arg("replace", ArgKind::PureToken).token("REPLACE"),
+    command(Group::Scripting, "fcall", |ctx, args| run_function(ctx, args, false))
+        .flags(CALL_FLAGS)
+        .keys(CALL_KEYS)
+        .args(FCALL_ARGS)
+        .since("7.0.0")
+        .complexity("Depends on the function.")
+        .summary("Runs a function."),
+    command(Group::Scripting, "fcall_ro", |ctx, args| run_function(ctx, args, true))
+        .flags(CALL_RO_FLAGS)
+        .keys(CALL_RO_KEYS)
+        .args(FCALL_ARGS)
+        .since("7.0.0")
+        .complexity("Depends on the function.")
+        .summary("Runs a function that only reads."),
+    Command::container(Group::Scripting, "function")
+        .since("7.0.0")
+        .complexity("What the subcommand does.")
+        .summary("A container for commands about functions.")
+        .subcommands(&[
+            command(Group::Scripting, "function|delete", function_delete)
+                .flags(flag::NOSCRIPT | flag::WRITE)
+                .args(&[Arg::string("library-name")])
+                .since("7.0.0")
+                .summary("Deletes a library with its functions.")
+                .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+            command(Group::Scripting, "function|dump", function_dump)
+                .flags(flag::NOSCRIPT)
+                .since("7.0.0")
+                .complexity("O(N) for N functions.")
+                .summary("Gives all libraries in serialized form."),
+            command(Group::Scripting, "function|flush", function_flush)
+                .flags(flag::NOSCRIPT | flag::WRITE)
+                .args(&[Arg::one_of("flush-type")
+                    .optional()
+                    .of(&[Arg::word("async", "ASYNC"), Arg::word("sync", "SYNC")])])
+                .since("7.0.0")
+                .complexity("O(N) for N functions that go.")
+                .summary("Deletes all libraries.")
+                .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+            command(Group::Scripting, "function|help", function_help)
+                .flags(flag::LOADING | flag::STALE)
+                .since("7.0.0")
+                .summary("Shows what the subcommands do."),
+            command(Group::Scripting, "function|kill", function_kill)
+                .flags(flag::ALLOW_BUSY | flag::NOSCRIPT)
+                .since("7.0.0")
+                .summary("Ends the function that is running.")
+                .tips(&["request_policy:all_shards", "response_policy:one_succeeded"]),
+            command(Group::Scripting, "function|list", function_list)
+                .flags(flag::NOSCRIPT)
+                .args(&[
+                    Arg::string("library-name-pattern").token("LIBRARYNAME").optional(),
+                    Arg::word("withcode", "WITHCODE").optional(),
+                ])
+                .since("7.0.0")
+                .complexity("O(N) for N functions.")
+                .summary("Lists the libraries and their functions.")
+                .tips(&["nondeterministic_output_order"]),
+            command(Group::Scripting, "function|load", function_load)
+                .flags(flag::DENYOOM | flag::NOSCRIPT | flag::WRITE)
+                .args(&[Arg::word("replace", "REPLACE").optional(), Arg::string("function-code")])
+                .since("7.0.0")
+                .complexity("O(1), besides compiling and running its program")
+                .summary("Loads a library of functions.")
+                .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+            command(Group::Scripting, "function|restore", function_restore)
+                .flags(flag::DENYOOM | flag::NOSCRIPT | flag::WRITE)
+                .args(&[
+                    Arg::string("serialized-value"),
+                    Arg::one_of("policy").optional().of(&[
+                        Arg::word("flush", "FLUSH"),
+                        Arg::word("append", "APPEND"),
+                        Arg::word("replace", "REPLACE"),
                     ]),
-                ],
-                ..Command::ROW
-            },
-            Command {
-                name: "function|stats",
-                run: Some(function_stats),
-                arity: 2,
-                flags: flag::ALLOW_BUSY | flag::NOSCRIPT,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "7.0.0",
-                complexity: "O(1)",
-                summary: "Tells which function is running, and how many there are.",
-                tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
-                ..Command::ROW
-            },
-        ],
-        ..Command::ROW
-    },
+                ])
+                .since("7.0.0")
+                .complexity("O(N) for N functions of the payload.")
+                .summary("Restores libraries from their serialized form.")
+                .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+            command(Group::Scripting, "function|stats", function_stats)
+                .flags(flag::ALLOW_BUSY | flag::NOSCRIPT)
+                .since("7.0.0")
+                .summary("Tells which function is running, and how many there are.")
+                .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
+        ]),
 ];
-
-fn fcall(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    run_function(ctx, args, false)
-}
-
-fn fcall_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    run_function(ctx, args, true)
-}
 
 fn run_function(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
     show_first(ctx, args);
@@ -220,8 +122,7 @@ fn function_load(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let limited = !ctx.must_obey();
     let name = ctx.srv.script.load_library(args.at(args.len() - 1), replace, limited).map_err(with_err)?;
     ctx.dirty(1);
-    ctx.out.bulk(&name);
-    Ok(())
+    ctx.out.just_bulk(&name)
 }
 
 fn function_delete(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -229,8 +130,7 @@ fn function_delete(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR Library not found"));
     }
     ctx.dirty(1);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn function_flush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -243,14 +143,12 @@ fn function_flush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     ctx.srv.script.libraries.clear();
     ctx.dirty(1);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn function_dump(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let payload = ctx.srv.script.libraries.dump(ctx.srv.cfg.rdbcompression);
-    ctx.out.bulk(&payload);
-    Ok(())
+    ctx.out.just_bulk(&payload)
 }
 
 fn function_restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -279,8 +177,7 @@ fn function_restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         ctx.srv.script.restore_libraries(args.at(2), policy, skip_checksum).map_err(with_err)?;
     }
     ctx.dirty(1);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn function_list(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -360,14 +257,12 @@ fn function_stats(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     out.bulk_str("libraries_count");
     out.int(srv.script.libraries.iter().len() as i64);
     out.bulk_str("functions_count");
-    out.int(srv.script.libraries.function_count() as i64);
-    Ok(())
+    out.just_int(srv.script.libraries.function_count() as i64)
 }
 
 fn function_kill(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.kill_script(Kind::Function)?;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn function_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

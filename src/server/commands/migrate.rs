@@ -8,47 +8,37 @@ use std::io;
 use std::task::Poll;
 use std::time::Duration;
 
-pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
-    name: "migrate",
-    run: Some(migrate),
-    arity: -6,
-    flags: flag::WRITE,
-    acl: cat::KEYSPACE | cat::DANGEROUS,
-    keys: &[
+pub(crate) const COMMANDS: &[ServerCommand] = &[command(Group::Generic, "migrate", migrate)
+    .flags(flag::WRITE)
+    .acl(cat::KEYSPACE | cat::DANGEROUS)
+    .keys(&[
         KeySpec::range(key::RW | key::ACCESS | key::DELETE, 3, 0, 1),
         KeySpec::new(
             key::RW | key::ACCESS | key::DELETE | key::INCOMPLETE,
             Begin::Keyword("KEYS", -2),
             Find::Range { last: -1, step: 1, limit: 0 },
         ),
-    ],
-    get_keys: Some(migrate_keys),
-    group: Group::Generic,
-    since: "2.6.0",
-    complexity: "For each key what DUMP and DEL take here and RESTORE there, and the way between them.",
-    summary: "Moves keys to another server.",
-    tips: &["nondeterministic_output"],
-    history: &["3.0.0", "3.0.6", "4.0.7", "6.0.0"],
-    args: &[
-        arg("host", ArgKind::String),
-        arg("port", ArgKind::Integer),
-        arg("key-selector", ArgKind::OneOf)
-            .of(&[arg("key", ArgKind::Key).spec(0), arg("empty-string", ArgKind::PureToken).token("")]),
-        arg("destination-db", ArgKind::Integer),
-        arg("timeout", ArgKind::Integer),
-        arg("copy", ArgKind::PureToken).token("COPY").since("3.0.0").optional(),
-        arg("replace", ArgKind::PureToken).token("REPLACE").since("3.0.0").optional(),
-        arg("authentication", ArgKind::OneOf).optional().of(&[
-            arg("auth", ArgKind::String).display("password").token("AUTH").since("4.0.7"),
-            arg("auth2", ArgKind::Block)
-                .token("AUTH2")
-                .since("6.0.0")
-                .of(&[arg("username", ArgKind::String), arg("password", ArgKind::String)]),
+    ])
+    .get_keys(migrate_keys)
+    .args(&[
+        Arg::string("host"),
+        Arg::integer("port"),
+        Arg::one_of("key-selector").of(&[Arg::key("key", 0), Arg::word("empty-string", "")]),
+        Arg::integer("destination-db"),
+        Arg::integer("timeout"),
+        Arg::word("copy", "COPY").since("3.0.0").optional(),
+        Arg::word("replace", "REPLACE").since("3.0.0").optional(),
+        Arg::one_of("authentication").optional().of(&[
+            Arg::string("auth").display("password").token("AUTH").since("4.0.7"),
+            Arg::block("auth2").token("AUTH2").since("6.0.0").of(&[Arg::string("username"), Arg::string("password")]),
         ]),
-        arg("keys", ArgKind::Key).display("key").token("KEYS").spec(1).since("3.0.6").optional().multiple(),
-    ],
-    ..Command::ROW
-}];
+        Arg::key("keys", 1).display("key").token("KEYS").since("3.0.6").optional().multiple(),
+    ])
+    .since("2.6.0")
+    .history(&["3.0.0", "3.0.6", "4.0.7", "6.0.0"])
+    .complexity("For each key what DUMP and DEL take here and RESTORE there, and the way between them.")
+    .summary("Moves keys to another server.")
+    .tips(&["nondeterministic_output"])];
 
 /// An option, and at which argument its first value stands.
 #[derive(Clone, Copy)]
@@ -148,8 +138,7 @@ fn migrate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let found: Vec<usize> =
         (0..request.keys.len()).filter(|i| ctx.srv.ks.read(db, &request.keys[*i]).is_some()).collect();
     if found.is_empty() {
-        ctx.out.simple("NOKEY");
-        return Ok(());
+        return ctx.out.just_simple("NOKEY");
     }
     let waits = !ctx.deny_blocking() && !ctx.must_obey() && ctx.srv.depth == 1;
     let unusable = |_| io::Error::from(io::ErrorKind::InvalidInput);

@@ -31,7 +31,7 @@ pub(crate) mod watch_server;
 
 use super::dispatch::call::{Run, ServerFn};
 use crate::catalog::CommandTable;
-use crate::catalog::row::Command;
+use crate::catalog::row::{Command, Group};
 use crate::commands as data;
 use std::iter::once;
 
@@ -39,6 +39,10 @@ pub(crate) use crate::commands::{count_arg, help, int_arg, unknown_subcommand};
 
 /// The row of a command that drives the server.
 pub(crate) type ServerCommand = Command<ServerFn>;
+
+pub(crate) const fn command(group: Group, name: &'static str, run: ServerFn) -> ServerCommand {
+    Command::new(group, name, run)
+}
 
 /// Every row. A new family is added here, a new command in its family's rows alone.
 pub(crate) const ALL: &[&[ServerCommand]] = &[
@@ -94,9 +98,9 @@ fn add<F: Copy>(
 
 /// What the rows of every family use.
 pub(crate) mod prelude {
-    pub(crate) use super::ServerCommand;
+    pub(crate) use super::{ServerCommand, command};
     pub(crate) use crate::catalog::error::{self, CmdError, CmdResult};
-    pub(crate) use crate::catalog::row::{Arg, ArgKind, Begin, Command, Find, Group, KeySpec, arg, cat, flag, key};
+    pub(crate) use crate::catalog::row::{Arg, Begin, Command, Find, Group, KeySpec, cat, flag, key};
     pub(crate) use crate::keyspace::effects::notify;
     pub(crate) use crate::resp::Args;
     pub(crate) use crate::server::dispatch::call::Ctx;

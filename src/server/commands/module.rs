@@ -3,85 +3,46 @@
 
 use super::prelude::*;
 
-pub(crate) const COMMANDS: &[ServerCommand] = &[Command {
-    name: "module",
-    arity: -2,
-    group: Group::Server,
-    since: "4.0.0",
-    complexity: "What the subcommand does.",
-    summary: "Groups the commands about modules.",
-    subcommands: &[
-        Command {
-            name: "module|help",
-            run: Some(help),
-            arity: 2,
-            flags: flag::LOADING | flag::STALE,
-            group: Group::Server,
-            since: "5.0.0",
-            complexity: "O(1)",
-            summary: "Tells what the subcommands of MODULE are.",
-            ..Command::ROW
-        },
-        Command {
-            name: "module|list",
-            run: Some(list),
-            arity: 2,
-            flags: flag::ADMIN | flag::NOSCRIPT,
-            group: Group::Server,
-            since: "4.0.0",
-            complexity: "O(N) for N modules.",
-            summary: "Lists the modules that are loaded.",
-            tips: &["nondeterministic_output_order"],
-            ..Command::ROW
-        },
-        Command {
-            name: "module|load",
-            run: Some(load),
-            arity: -3,
-            flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NOSCRIPT | flag::PROTECTED,
-            group: Group::Server,
-            since: "4.0.0",
-            complexity: "O(1)",
-            summary: "Loads a module.",
-            args: &[arg("path", ArgKind::String), arg("arg", ArgKind::String).optional().multiple()],
-            ..Command::ROW
-        },
-        Command {
-            name: "module|loadex",
-            run: Some(load),
-            arity: -3,
-            flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NOSCRIPT | flag::PROTECTED,
-            group: Group::Server,
-            since: "7.0.0",
-            complexity: "O(1)",
-            summary: "Loads a module with settings of its own.",
-            args: &[
-                arg("path", ArgKind::String),
-                arg("configs", ArgKind::Block)
+pub(crate) const COMMANDS: &[ServerCommand] = &[Command::container(Group::Server, "module")
+    .since("4.0.0")
+    .complexity("What the subcommand does.")
+    .summary("Groups the commands about modules.")
+    .subcommands(&[
+        command(Group::Server, "module|help", help)
+            .flags(flag::LOADING | flag::STALE)
+            .since("5.0.0")
+            .summary("Tells what the subcommands of MODULE are."),
+        command(Group::Server, "module|list", list)
+            .flags(flag::ADMIN | flag::NOSCRIPT)
+            .since("4.0.0")
+            .complexity("O(N) for N modules.")
+            .summary("Lists the modules that are loaded.")
+            .tips(&["nondeterministic_output_order"]),
+        command(Group::Server, "module|load", load)
+            .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NOSCRIPT | flag::PROTECTED)
+            .args(&[Arg::string("path"), Arg::string("arg").optional().multiple()])
+            .since("4.0.0")
+            .summary("Loads a module."),
+        command(Group::Server, "module|loadex", load)
+            .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NOSCRIPT | flag::PROTECTED)
+            .args(&[
+                Arg::string("path"),
+                Arg::block("configs")
                     .token("CONFIG")
                     .optional()
                     .multiple()
                     .multiple_token()
-                    .of(&[arg("name", ArgKind::String), arg("value", ArgKind::String)]),
-                arg("args", ArgKind::String).token("ARGS").optional().multiple(),
-            ],
-            ..Command::ROW
-        },
-        Command {
-            name: "module|unload",
-            run: Some(unload),
-            arity: 3,
-            flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NOSCRIPT | flag::PROTECTED,
-            group: Group::Server,
-            since: "4.0.0",
-            complexity: "O(1)",
-            summary: "Unloads a module.",
-            args: &[arg("name", ArgKind::String)],
-            ..Command::ROW
-        },
-    ],
-    ..Command::ROW
-}];
+                    .of(&[Arg::string("name"), Arg::string("value")]),
+                Arg::string("args").token("ARGS").optional().multiple(),
+            ])
+            .since("7.0.0")
+            .summary("Loads a module with settings of its own."),
+        command(Group::Server, "module|unload", unload)
+            .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NOSCRIPT | flag::PROTECTED)
+            .args(&[Arg::string("name")])
+            .since("4.0.0")
+            .summary("Unloads a module."),
+    ])];
 
 fn help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     super::help(
@@ -101,8 +62,7 @@ fn help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn list(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.out.array(0);
-    Ok(())
+    ctx.out.just_empty()
 }
 
 fn load(_ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

@@ -14,111 +14,61 @@ use crate::server::restoring::Restored;
 use crate::structs::entry::NewValue;
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
-    Command {
-        name: "save",
-        run: Some(save),
-        arity: 1,
-        flags: flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING | flag::NO_MULTI,
-        group: Group::Server,
-        since: "1.0.0",
-        complexity: "O(N) for N keys, those of all databases.",
-        summary: "Writes a snapshot of the data set to disk while everyone waits.",
-        ..Command::ROW
-    },
-    Command {
-        name: "bgsave",
-        run: Some(bgsave),
-        arity: -1,
-        flags: flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING,
-        group: Group::Server,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Writes a snapshot of the data set to disk in the background.",
-        history: &["3.2.2"],
-        args: &[arg("schedule", ArgKind::PureToken).token("SCHEDULE").since("3.2.2").optional()],
-        ..Command::ROW
-    },
-    Command {
-        name: "lastsave",
-        run: Some(lastsave),
-        arity: 1,
-        flags: flag::LOADING | flag::STALE | flag::FAST,
-        acl: cat::ADMIN | cat::DANGEROUS,
-        group: Group::Server,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Gives the unix time of the last snapshot that reached the disk.",
-        tips: &["nondeterministic_output"],
-        ..Command::ROW
-    },
-    Command {
-        name: "bgrewriteaof",
-        run: Some(bgrewriteaof),
-        arity: 1,
-        flags: flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING,
-        group: Group::Server,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Rewrites the append-only file in the background.",
-        ..Command::ROW
-    },
-    Command {
-        name: "dump",
-        run: Some(dump),
-        arity: 2,
-        flags: flag::READONLY,
-        acl: cat::KEYSPACE,
-        keys: &[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)],
-        group: Group::Generic,
-        since: "2.6.0",
-        complexity: "O(N) for a value whose payload has N bytes.",
-        summary: "Gives a value in a form that RESTORE understands.",
-        tips: &["nondeterministic_output"],
-        args: &[arg("key", ArgKind::Key).spec(0)],
-        ..Command::ROW
-    },
-    Command {
-        name: "restore",
-        run: Some(restore),
-        arity: -4,
-        flags: flag::WRITE | flag::DENYOOM,
-        acl: cat::KEYSPACE | cat::DANGEROUS,
-        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1)],
-        group: Group::Generic,
-        since: "2.6.0",
-        complexity: RESTORE_COMPLEXITY,
-        summary: "Creates a key from what DUMP gave.",
-        history: &["3.0.0", "5.0.0", "5.0.0"],
-        args: RESTORE_ARGS,
-        ..Command::ROW
-    },
-    Command {
-        name: "restore-asking",
-        run: Some(restore),
-        arity: -4,
-        flags: flag::WRITE | flag::DENYOOM | flag::ASKING | flag::SYSCMD,
-        acl: cat::KEYSPACE | cat::DANGEROUS,
-        keys: &[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1)],
-        group: Group::Server,
-        since: "3.0.0",
-        complexity: RESTORE_COMPLEXITY,
-        summary: "What MIGRATE sends in a cluster: RESTORE into a slot that is being imported.",
-        history: &["3.0.0", "5.0.0", "5.0.0"],
-        args: RESTORE_ARGS,
-        ..Command::ROW
-    },
+    command(Group::Server, "save", save)
+        .flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING | flag::NO_MULTI)
+        .complexity("O(N) for N keys, those of all databases.")
+        .summary("Writes a snapshot of the data set to disk while everyone waits."),
+    command(Group::Server, "bgsave", bgsave)
+        .flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING)
+        .args(&[Arg::word("schedule", "SCHEDULE").since("3.2.2").optional()])
+        .history(&["3.2.2"])
+        .summary("Writes a snapshot of the data set to disk in the background."),
+    command(Group::Server, "lastsave", |ctx, _| ctx.out.just_int(ctx.srv.persist.saves.last_save_s()))
+        .flags(flag::LOADING | flag::STALE | flag::FAST)
+        .acl(cat::ADMIN | cat::DANGEROUS)
+        .summary("Gives the unix time of the last snapshot that reached the disk.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Server, "bgrewriteaof", bgrewriteaof)
+        .flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING)
+        .summary("Rewrites the append-only file in the background."),
+    command(Group::Generic, "dump", dump)
+        .flags(flag::READONLY)
+        .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
+        .args(&[Arg::key("key", 0)])
+        .since("2.6.0")
+        .complexity("O(N) for a value whose payload has N bytes.")
+        .summary("Gives a value in a form that RESTORE understands.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Generic, "restore", restore)
+        .flags(flag::WRITE | flag::DENYOOM)
+        .acl(cat::KEYSPACE | cat::DANGEROUS)
+        .keys(&[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1)])
+        .args(RESTORE_ARGS)
+        .since("2.6.0")
+        .history(&["3.0.0", "5.0.0", "5.0.0"])
+        .complexity(RESTORE_COMPLEXITY)
+        .summary("Creates a key from what DUMP gave."),
+    command(Group::Server, "restore-asking", restore)
+        .flags(flag::WRITE | flag::DENYOOM | flag::ASKING | flag::SYSCMD)
+        .acl(cat::KEYSPACE | cat::DANGEROUS)
+        .keys(&[KeySpec::range(key::OW | key::UPDATE, 1, 0, 1)])
+        .args(RESTORE_ARGS)
+        .since("3.0.0")
+        .history(&["3.0.0", "5.0.0", "5.0.0"])
+        .complexity(RESTORE_COMPLEXITY)
+        .summary("What MIGRATE sends in a cluster: RESTORE into a slot that is being imported."),
 ];
 
 const RESTORE_COMPLEXITY: &str = "O(N) for a payload of N bytes; a sorted set of M members takes O(M*log(M)).";
 
 const RESTORE_ARGS: &[Arg] = &[
-    arg("key", ArgKind::Key).spec(0),
-    arg("ttl", ArgKind::Integer),
-    arg("serialized-value", ArgKind::String),
-    arg("replace", ArgKind::PureToken).token("REPLACE").since("3.0.0").optional(),
-    arg("absttl", ArgKind::PureToken).token("ABSTTL").since("5.0.0").optional(),
-    arg("seconds", ArgKind::Integer).token("IDLETIME").since("5.0.0").optional(),
-    arg("frequency", ArgKind::Integer).token("FREQ").since("5.0.0").optional(),
+    Arg::key("key", 0),
+    Arg::integer("ttl"),
+    Arg::string("serialized-value"),
+    Arg::word("replace", "REPLACE").since("3.0.0").optional(),
+    Arg::word("absttl", "ABSTTL").since("5.0.0").optional(),
+    Arg::integer("seconds").token("IDLETIME").since("5.0.0").optional(),
+    Arg::integer("frequency").token("FREQ").since("5.0.0").optional(),
 ];
 
 const BGSAVE_RUNNING: CmdError = CmdError::of("ERR Background save already in progress");
@@ -137,8 +87,7 @@ fn save(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     if !ctx.srv.save_rdb(false) {
         return Err(FAILED);
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn bgsave(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -158,20 +107,13 @@ fn bgsave(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             ));
         }
         ctx.srv.persist.saves.schedule();
-        ctx.out.simple("Background saving scheduled");
-        return Ok(());
+        return ctx.out.just_simple("Background saving scheduled");
     }
     let options = SnapshotOptions { repl: ctx.srv.repl_info(), ..SnapshotOptions::default() };
     if !ctx.srv.start_bgsave(options) {
         return Err(FAILED);
     }
-    ctx.out.simple("Background saving started");
-    Ok(())
-}
-
-fn lastsave(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.out.int(ctx.srv.persist.saves.last_save_s());
-    Ok(())
+    ctx.out.just_simple("Background saving started")
 }
 
 fn bgrewriteaof(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -193,14 +135,10 @@ fn bgrewriteaof(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 
 fn dump(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let compress = ctx.srv.cfg.rdbcompression;
-    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else {
-        ctx.out.null();
-        return Ok(());
-    };
+    let Some(entry) = ctx.srv.ks.read(ctx.db, &args[1]) else { return ctx.out.just_null() };
     let mut payload = Vec::new();
     encode_dump(&mut payload, value_view(entry), compress);
-    ctx.out.bulk(&payload);
-    Ok(())
+    ctx.out.just_bulk(&payload)
 }
 
 /// The options after the payload.
@@ -337,8 +275,7 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             ctx.srv.ks.effects.notify(notify::GENERIC, "del", key, db);
             ctx.dirty(1);
         }
-        ctx.out.ok();
-        return Ok(());
+        return ctx.out.just_ok();
     }
     let ks = &mut ctx.srv.ks;
     ks.insert(db, key, value, expire_ms);
@@ -356,6 +293,5 @@ fn restore(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     ks.signal_modified(db, key);
     ks.effects.notify(notify::GENERIC, "restore", key, db);
     ctx.dirty(1);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }

@@ -7,198 +7,98 @@ use crate::server::clients::ClientFlags;
 use crate::structs::glob;
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
-    Command {
-        name: "publish",
-        run: Some(publish),
-        arity: 3,
-        flags: flag::FAST | flag::MAY_REPLICATE | flag::LOADING | flag::PUBSUB | flag::STALE,
-        group: Group::Pubsub,
-        since: "2.0.0",
-        complexity: "O(N+M), N subscribers of the channel and M patterns",
-        summary: "Sends a message to everyone who listens to a channel.",
-        args: &[arg("channel", ArgKind::String), arg("message", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "spublish",
-        run: Some(spublish),
-        arity: 3,
-        flags: flag::FAST | flag::MAY_REPLICATE | flag::LOADING | flag::PUBSUB | flag::STALE,
-        keys: &[KeySpec::range(key::NOT_KEY, 1, 0, 1)],
-        group: Group::Pubsub,
-        since: "7.0.0",
-        complexity: "O(N), N subscribers of the channel",
-        summary: "Sends a message to everyone who listens to a sharded channel.",
-        args: &[arg("shardchannel", ArgKind::String), arg("message", ArgKind::String)],
-        ..Command::ROW
-    },
-    Command {
-        name: "subscribe",
-        run: Some(subscribe),
-        arity: -2,
-        flags: flag::DENYOOM | flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE,
-        group: Group::Pubsub,
-        since: "2.0.0",
-        complexity: "O(N), N channels",
-        summary: "Listens to channels.",
-        args: &[arg("channel", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "unsubscribe",
-        run: Some(unsubscribe),
-        arity: -1,
-        flags: flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE,
-        group: Group::Pubsub,
-        since: "2.0.0",
-        complexity: "O(N), N channels",
-        summary: "Stops listening to channels, or to all of them.",
-        args: &[arg("channel", ArgKind::String).optional().multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "psubscribe",
-        run: Some(psubscribe),
-        arity: -2,
-        flags: flag::DENYOOM | flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE,
-        group: Group::Pubsub,
-        since: "2.0.0",
-        complexity: "O(N), N patterns",
-        summary: "Listens to all channels whose names match a pattern.",
-        args: &[arg("pattern", ArgKind::Pattern).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "punsubscribe",
-        run: Some(punsubscribe),
-        arity: -1,
-        flags: flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE,
-        group: Group::Pubsub,
-        since: "2.0.0",
-        complexity: "O(N), N patterns",
-        summary: "Stops listening to patterns, or to all of them.",
-        args: &[arg("pattern", ArgKind::Pattern).optional().multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "ssubscribe",
-        run: Some(ssubscribe),
-        arity: -2,
-        flags: flag::DENYOOM | flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE,
-        keys: &[KeySpec::range(key::NOT_KEY, 1, -1, 1)],
-        group: Group::Pubsub,
-        since: "7.0.0",
-        complexity: "O(N), N channels",
-        summary: "Listens to sharded channels.",
-        args: &[arg("shardchannel", ArgKind::String).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "sunsubscribe",
-        run: Some(sunsubscribe),
-        arity: -1,
-        flags: flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE,
-        keys: &[KeySpec::range(key::NOT_KEY, 1, -1, 1)],
-        group: Group::Pubsub,
-        since: "7.0.0",
-        complexity: "O(N), N channels",
-        summary: "Stops listening to sharded channels, or to all of them.",
-        args: &[arg("shardchannel", ArgKind::String).optional().multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "pubsub",
-        arity: -2,
-        group: Group::Pubsub,
-        since: "2.8.0",
-        complexity: "Depends on the subcommand.",
-        summary: "Holds the commands that look into pub/sub.",
-        subcommands: &[
-            Command {
-                name: "pubsub|channels",
-                run: Some(pubsub_channels),
-                arity: -2,
-                flags: flag::LOADING | flag::PUBSUB | flag::STALE,
-                group: Group::Pubsub,
-                since: "2.8.0",
-                complexity: "O(N), N channels",
-                summary: "Lists channels that someone listens to.",
-                args: &[arg("pattern", ArgKind::Pattern).optional()],
-                ..Command::ROW
-            },
-            Command {
-                name: "pubsub|help",
-                run: Some(pubsub_help),
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                group: Group::Pubsub,
-                since: "6.2.0",
-                complexity: "O(1)",
-                summary: "Explains the subcommands.",
-                ..Command::ROW
-            },
-            Command {
-                name: "pubsub|numpat",
-                run: Some(pubsub_numpat),
-                arity: 2,
-                flags: flag::LOADING | flag::PUBSUB | flag::STALE,
-                group: Group::Pubsub,
-                since: "2.8.0",
-                complexity: "O(1)",
-                summary: "Counts the patterns that someone listens to.",
-                ..Command::ROW
-            },
-            Command {
-                name: "pubsub|numsub",
-                run: Some(pubsub_numsub),
-                arity: -2,
-                flags: flag::LOADING | flag::PUBSUB | flag::STALE,
-                group: Group::Pubsub,
-                since: "2.8.0",
-                complexity: "O(N), N channels asked about",
-                summary: "Counts the listeners of channels.",
-                args: &[arg("channel", ArgKind::String).optional().multiple()],
-                ..Command::ROW
-            },
-            Command {
-                name: "pubsub|shardchannels",
-                run: Some(pubsub_shardchannels),
-                arity: -2,
-                flags: flag::LOADING | flag::PUBSUB | flag::STALE,
-                group: Group::Pubsub,
-                since: "7.0.0",
-                complexity: "O(N), N sharded channels",
-                summary: "Lists sharded channels that someone listens to.",
-                args: &[arg("pattern", ArgKind::Pattern).optional()],
-                ..Command::ROW
-            },
-            Command {
-                name: "pubsub|shardnumsub",
-                run: Some(pubsub_shardnumsub),
-                arity: -2,
-                flags: flag::LOADING | flag::PUBSUB | flag::STALE,
-                group: Group::Pubsub,
-                since: "7.0.0",
-                complexity: "O(N), N channels asked about",
-                summary: "Counts the listeners of sharded channels.",
-                args: &[arg("shardchannel", ArgKind::String).optional().multiple()],
-                ..Command::ROW
-            },
-        ],
-        ..Command::ROW
-    },
+    command(Group::Pubsub, "publish", |ctx, args| publish_to(ctx, args, false))
+        .flags(flag::FAST | flag::MAY_REPLICATE | flag::LOADING | flag::PUBSUB | flag::STALE)
+        .args(&[Arg::string("channel"), Arg::string("message")])
+        .since("2.0.0")
+        .complexity("O(N+M), N subscribers of the channel and M patterns")
+        .summary("Sends a message to everyone who listens to a channel."),
+    command(Group::Pubsub, "spublish", |ctx, args| publish_to(ctx, args, true))
+        .flags(flag::FAST | flag::MAY_REPLICATE | flag::LOADING | flag::PUBSUB | flag::STALE)
+        .keys(&[KeySpec::range(key::NOT_KEY, 1, 0, 1)])
+        .args(&[Arg::string("shardchannel"), Arg::string("message")])
+        .since("7.0.0")
+        .complexity("O(N), N subscribers of the channel")
+        .summary("Sends a message to everyone who listens to a sharded channel."),
+    command(Group::Pubsub, "subscribe", subscribe)
+        .flags(flag::DENYOOM | flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE)
+        .args(&[Arg::string("channel").multiple()])
+        .since("2.0.0")
+        .complexity("O(N), N channels")
+        .summary("Listens to channels."),
+    command(Group::Pubsub, "unsubscribe", unsubscribe)
+        .flags(flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE)
+        .args(&[Arg::string("channel").optional().multiple()])
+        .since("2.0.0")
+        .complexity("O(N), N channels")
+        .summary("Stops listening to channels, or to all of them."),
+    command(Group::Pubsub, "psubscribe", |ctx, args| subscribe_to(ctx, args, Kind::Pattern))
+        .flags(flag::DENYOOM | flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE)
+        .args(&[Arg::pattern("pattern").multiple()])
+        .since("2.0.0")
+        .complexity("O(N), N patterns")
+        .summary("Listens to all channels whose names match a pattern."),
+    command(Group::Pubsub, "punsubscribe", |ctx, args| unsubscribe_from(ctx, args, Kind::Pattern))
+        .flags(flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE)
+        .args(&[Arg::pattern("pattern").optional().multiple()])
+        .since("2.0.0")
+        .complexity("O(N), N patterns")
+        .summary("Stops listening to patterns, or to all of them."),
+    command(Group::Pubsub, "ssubscribe", |ctx, args| subscribe_to(ctx, args, Kind::Shard))
+        .flags(flag::DENYOOM | flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE)
+        .keys(&[KeySpec::range(key::NOT_KEY, 1, -1, 1)])
+        .args(&[Arg::string("shardchannel").multiple()])
+        .since("7.0.0")
+        .complexity("O(N), N channels")
+        .summary("Listens to sharded channels."),
+    command(Group::Pubsub, "sunsubscribe", |ctx, args| unsubscribe_from(ctx, args, Kind::Shard))
+        .flags(flag::LOADING | flag::NOSCRIPT | flag::PUBSUB | flag::STALE)
+        .keys(&[KeySpec::range(key::NOT_KEY, 1, -1, 1)])
+        .args(&[Arg::string("shardchannel").optional().multiple()])
+        .since("7.0.0")
+        .complexity("O(N), N channels")
+        .summary("Stops listening to sharded channels, or to all of them."),
+    Command::container(Group::Pubsub, "pubsub")
+        .since("2.8.0")
+        .summary("Holds the commands that look into pub/sub.")
+        .subcommands(&[
+            command(Group::Pubsub, "pubsub|channels", |ctx, args| list_names(ctx, args, Kind::Channel))
+                .flags(flag::LOADING | flag::PUBSUB | flag::STALE)
+                .args(&[Arg::pattern("pattern").optional()])
+                .since("2.8.0")
+                .complexity("O(N), N channels")
+                .summary("Lists channels that someone listens to."),
+            command(Group::Pubsub, "pubsub|help", |ctx, args| super::help(ctx.out, args, HELP))
+                .flags(flag::LOADING | flag::STALE)
+                .since("6.2.0")
+                .summary("Explains the subcommands."),
+            command(Group::Pubsub, "pubsub|numpat", pubsub_numpat)
+                .flags(flag::LOADING | flag::PUBSUB | flag::STALE)
+                .since("2.8.0")
+                .summary("Counts the patterns that someone listens to."),
+            command(Group::Pubsub, "pubsub|numsub", |ctx, args| count_listeners(ctx, args, Kind::Channel))
+                .flags(flag::LOADING | flag::PUBSUB | flag::STALE)
+                .args(&[Arg::string("channel").optional().multiple()])
+                .since("2.8.0")
+                .complexity("O(N), N channels asked about")
+                .summary("Counts the listeners of channels."),
+            command(Group::Pubsub, "pubsub|shardchannels", |ctx, args| list_names(ctx, args, Kind::Shard))
+                .flags(flag::LOADING | flag::PUBSUB | flag::STALE)
+                .args(&[Arg::pattern("pattern").optional()])
+                .since("7.0.0")
+                .complexity("O(N), N sharded channels")
+                .summary("Lists sharded channels that someone listens to."),
+            command(Group::Pubsub, "pubsub|shardnumsub", |ctx, args| count_listeners(ctx, args, Kind::Shard))
+                .flags(flag::LOADING | flag::PUBSUB | flag::STALE)
+                .args(&[Arg::string("shardchannel").optional().multiple()])
+                .since("7.0.0")
+                .complexity("O(N), N channels asked about")
+                .summary("Counts the listeners of sharded channels."),
+        ]),
 ];
 
 fn subscribe(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     subscribe_to(ctx, args, Kind::Channel)
-}
-
-fn psubscribe(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    subscribe_to(ctx, args, Kind::Pattern)
-}
-
-fn ssubscribe(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    subscribe_to(ctx, args, Kind::Shard)
 }
 
 fn subscribe_to(ctx: &mut Ctx<'_>, args: Args<'_>, kind: Kind) -> CmdResult {
@@ -221,14 +121,6 @@ fn subscribe_to(ctx: &mut Ctx<'_>, args: Args<'_>, kind: Kind) -> CmdResult {
 
 fn unsubscribe(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     unsubscribe_from(ctx, args, Kind::Channel)
-}
-
-fn punsubscribe(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    unsubscribe_from(ctx, args, Kind::Pattern)
-}
-
-fn sunsubscribe(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    unsubscribe_from(ctx, args, Kind::Shard)
 }
 
 /// From the named ones, or from all there are; with none at all, one push says so.
@@ -257,14 +149,6 @@ fn subscription_count(ctx: &Ctx<'_>, kind: Kind) -> usize {
     ctx.c().subscriptions.as_ref().map_or(0, |s| s.count_for(kind))
 }
 
-fn publish(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    publish_to(ctx, args, false)
-}
-
-fn spublish(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    publish_to(ctx, args, true)
-}
-
 fn publish_to(ctx: &mut Ctx<'_>, args: Args<'_>, sharded: bool) -> CmdResult {
     let receivers = ctx.srv.deliver(sharded, &args[1], &args[2]);
     if ctx.srv.cfg.cluster_enabled {
@@ -272,16 +156,7 @@ fn publish_to(ctx: &mut Ctx<'_>, args: Args<'_>, sharded: bool) -> CmdResult {
     } else {
         ctx.srv.ks.effects.forced |= target::REPLICAS;
     }
-    ctx.out.int(receivers as i64);
-    Ok(())
-}
-
-fn pubsub_channels(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    list_names(ctx, args, Kind::Channel)
-}
-
-fn pubsub_shardchannels(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    list_names(ctx, args, Kind::Shard)
+    ctx.out.just_int(receivers as i64)
 }
 
 fn list_names(ctx: &mut Ctx<'_>, args: Args<'_>, kind: Kind) -> CmdResult {
@@ -299,14 +174,6 @@ fn list_names(ctx: &mut Ctx<'_>, args: Args<'_>, kind: Kind) -> CmdResult {
     Ok(())
 }
 
-fn pubsub_numsub(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    count_listeners(ctx, args, Kind::Channel)
-}
-
-fn pubsub_shardnumsub(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    count_listeners(ctx, args, Kind::Shard)
-}
-
 fn count_listeners(ctx: &mut Ctx<'_>, args: Args<'_>, kind: Kind) -> CmdResult {
     let names = args.from(2);
     ctx.out.array(names.len() * 2);
@@ -318,12 +185,7 @@ fn count_listeners(ctx: &mut Ctx<'_>, args: Args<'_>, kind: Kind) -> CmdResult {
 }
 
 fn pubsub_numpat(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.out.int(ctx.srv.pubsub.listeners(Kind::Pattern).len() as i64);
-    Ok(())
-}
-
-fn pubsub_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    super::help(ctx.out, args, HELP)
+    ctx.out.just_int(ctx.srv.pubsub.listeners(Kind::Pattern).len() as i64)
 }
 
 const HELP: &[&str] = &[

@@ -12,121 +12,66 @@ use crate::server::repl::serve::{WAITAOF_NO_AOF, write_wait_answer};
 /// A replica's announced address is shorter than this, in bytes.
 const MAX_HOST_LEN: usize = 256;
 
-const REPLICAOF: ServerCommand = Command {
-    name: "replicaof",
-    run: Some(replicaof),
-    arity: 3,
-    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NOSCRIPT | flag::STALE,
-    group: Group::Server,
-    since: "5.0.0",
-    complexity: "O(1)",
-    summary: "Makes the server a replica of another one, or a master.",
-    args: &[arg("args", ArgKind::OneOf).of(&[
-        arg("host-port", ArgKind::Block).of(&[arg("host", ArgKind::String), arg("port", ArgKind::Integer)]),
-        arg("no-one", ArgKind::Block)
-            .of(&[arg("no", ArgKind::PureToken).token("NO"), arg("one", ArgKind::PureToken).token("ONE")]),
-    ])],
-    ..Command::ROW
-};
+const REPLICAOF: ServerCommand = command(Group::Server, "replicaof", replicaof)
+    .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NOSCRIPT | flag::STALE)
+    .args(&[Arg::one_of("args").of(&[
+        Arg::block("host-port").of(&[Arg::string("host"), Arg::integer("port")]),
+        Arg::block("no-one").of(&[Arg::word("no", "NO"), Arg::word("one", "ONE")]),
+    ])])
+    .since("5.0.0")
+    .summary("Makes the server a replica of another one, or a master.");
 
-const SYNC: ServerCommand = Command {
-    name: "sync",
-    run: Some(sync),
-    arity: 1,
-    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NO_MULTI | flag::NOSCRIPT,
-    group: Group::Server,
-    since: "1.0.0",
-    summary: "Replication: asks for the dataset and the stream behind it.",
-    ..Command::ROW
-};
+const SYNC: ServerCommand = command(Group::Server, "sync", sync)
+    .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::NO_MULTI | flag::NOSCRIPT)
+    .complexity("")
+    .summary("Replication: asks for the dataset and the stream behind it.");
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
     REPLICAOF,
-    Command { name: "slaveof", since: "1.0.0", deprecated: Some(("5.0.0", "`REPLICAOF`")), ..REPLICAOF },
-    Command {
-        name: "role",
-        run: Some(role),
-        arity: 1,
-        flags: flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SENTINEL,
-        acl: cat::ADMIN | cat::DANGEROUS,
-        group: Group::Server,
-        since: "2.8.12",
-        complexity: "O(1)",
-        summary: "Tells the server's role in replication.",
-        ..Command::ROW
-    },
+    REPLICAOF.named("slaveof").since("1.0.0").deprecated("5.0.0", "`REPLICAOF`"),
+    command(Group::Server, "role", role)
+        .flags(flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SENTINEL)
+        .acl(cat::ADMIN | cat::DANGEROUS)
+        .since("2.8.12")
+        .summary("Tells the server's role in replication."),
     SYNC,
-    Command {
-        name: "psync",
-        run: Some(psync),
-        arity: -3,
-        since: "2.8.0",
-        summary: "Replication: asks for the stream from an offset on.",
-        args: &[arg("replicationid", ArgKind::String), arg("offset", ArgKind::Integer)],
-        ..SYNC
-    },
-    Command {
-        name: "replconf",
-        run: Some(replconf),
-        arity: -1,
-        flags: flag::ADMIN | flag::ALLOW_BUSY | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SYSCMD,
-        group: Group::Server,
-        since: "3.0.0",
-        complexity: "O(1)",
-        summary: "Replication: what servers tell each other about the stream.",
-        ..Command::ROW
-    },
-    Command {
-        name: "failover",
-        run: Some(failover),
-        arity: -1,
-        flags: flag::ADMIN | flag::NOSCRIPT | flag::STALE,
-        group: Group::Server,
-        since: "6.2.0",
-        complexity: "O(1)",
-        summary: "Exchanges roles with a replica once it has everything.",
-        args: &[
-            arg("target", ArgKind::Block).token("TO").optional().of(&[
-                arg("host", ArgKind::String),
-                arg("port", ArgKind::Integer),
-                arg("force", ArgKind::PureToken).token("FORCE").optional(),
+    SYNC.named("psync")
+        .run(psync)
+        .args(&[Arg::string("replicationid"), Arg::integer("offset")])
+        .arity(-3)
+        .since("2.8.0")
+        .summary("Replication: asks for the stream from an offset on."),
+    command(Group::Server, "replconf", replconf)
+        .arity(-1)
+        .flags(flag::ADMIN | flag::ALLOW_BUSY | flag::LOADING | flag::NOSCRIPT | flag::STALE | flag::SYSCMD)
+        .since("3.0.0")
+        .summary("Replication: what servers tell each other about the stream."),
+    command(Group::Server, "failover", failover)
+        .flags(flag::ADMIN | flag::NOSCRIPT | flag::STALE)
+        .args(&[
+            Arg::block("target").token("TO").optional().of(&[
+                Arg::string("host"),
+                Arg::integer("port"),
+                Arg::word("force", "FORCE").optional(),
             ]),
-            arg("abort", ArgKind::PureToken).token("ABORT").optional(),
-            arg("milliseconds", ArgKind::Integer).token("TIMEOUT").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "wait",
-        run: Some(wait),
-        arity: 3,
-        acl: cat::CONNECTION,
-        group: Group::Generic,
-        since: "3.0.0",
-        complexity: "O(1)",
-        summary: "Waits until replicas have processed this connection's writes.",
-        tips: &["request_policy:all_shards", "response_policy:agg_min"],
-        args: &[arg("numreplicas", ArgKind::Integer), arg("timeout", ArgKind::Integer)],
-        ..Command::ROW
-    },
-    Command {
-        name: "waitaof",
-        run: Some(waitaof),
-        arity: 4,
-        flags: flag::NOSCRIPT,
-        acl: cat::CONNECTION,
-        group: Group::Generic,
-        since: "7.2.0",
-        complexity: "O(1)",
-        summary: "Waits until this connection's writes are on disk, here or on replicas.",
-        tips: &["request_policy:all_shards", "response_policy:agg_min"],
-        args: &[
-            arg("numlocal", ArgKind::Integer),
-            arg("numreplicas", ArgKind::Integer),
-            arg("timeout", ArgKind::Integer),
-        ],
-        ..Command::ROW
-    },
+            Arg::word("abort", "ABORT").optional(),
+            Arg::integer("milliseconds").token("TIMEOUT").optional(),
+        ])
+        .since("6.2.0")
+        .summary("Exchanges roles with a replica once it has everything."),
+    command(Group::Generic, "wait", wait)
+        .acl(cat::CONNECTION)
+        .args(&[Arg::integer("numreplicas"), Arg::integer("timeout")])
+        .since("3.0.0")
+        .summary("Waits until replicas have processed this connection's writes.")
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
+    command(Group::Generic, "waitaof", waitaof)
+        .flags(flag::NOSCRIPT)
+        .acl(cat::CONNECTION)
+        .args(&[Arg::integer("numlocal"), Arg::integer("numreplicas"), Arg::integer("timeout")])
+        .since("7.2.0")
+        .summary("Waits until this connection's writes are on disk, here or on replicas.")
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
 ];
 
 fn is(arg: &[u8], word: &str) -> bool {
@@ -150,8 +95,7 @@ fn replicaof(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             let who = ctx.srv.describe_client(ctx.client);
             log::info!("MASTER MODE enabled (user request from '{who}')");
         }
-        ctx.out.ok();
-        return Ok(());
+        return ctx.out.just_ok();
     }
     if ctx.c().is(ClientFlags::REPLICA) {
         return Err(CmdError::of("ERR Command is not valid when client is a replica."));
@@ -167,14 +111,12 @@ fn replicaof(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             "REPLICAOF would result into synchronization with the master we are already connected with. No operation \
              performed."
         );
-        ctx.out.simple("OK Already connected to specified master");
-        return Ok(());
+        return ctx.out.just_simple("OK Already connected to specified master");
     }
     ctx.srv.set_master(&host, port);
     let who = ctx.srv.describe_client(ctx.client);
     log::info!("REPLICAOF {host}:{port} enabled (user request from '{who}')");
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn role(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -282,8 +224,7 @@ fn replconf(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         announce(ctx, option, value)?;
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 /// Whether it may be shown as a version, whoever it comes from.
@@ -388,13 +329,11 @@ fn failover(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             return Err(CmdError::of("ERR No failover in progress."));
         }
         ctx.srv.with_repl(|repl, env| repl.abort_failover("Failover manually aborted", env));
-        ctx.out.ok();
-        return Ok(());
+        return ctx.out.just_ok();
     }
     let FailoverRequest { timeout_ms, target, force } = FailoverRequest::parse(args)?;
     ctx.srv.with_repl(|repl, env| repl.request_failover(target, timeout_ms, force, env))?;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 /// A timeout in milliseconds as a deadline; `None`: none.

@@ -21,10 +21,10 @@ const RO_KEYS: KeySpec = KeySpec::numbered(key::RO | key::ACCESS, 2);
 
 pub(super) const fn call_args(first: &'static str) -> [Arg; 4] {
     [
-        arg(first, ArgKind::String),
-        arg("numkeys", ArgKind::Integer),
-        arg("key", ArgKind::Key).spec(0).optional().multiple(),
-        arg("arg", ArgKind::String).optional().multiple(),
+        Arg::string(first),
+        Arg::integer("numkeys"),
+        Arg::key("key", 0).optional().multiple(),
+        Arg::string("arg").optional().multiple(),
     ]
 }
 
@@ -32,180 +32,86 @@ const EVAL_ARGS: &[Arg] = &call_args("script");
 const EVALSHA_ARGS: &[Arg] = &call_args("sha1");
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
-    Command {
-        name: "eval",
-        run: Some(eval),
-        arity: -3,
-        flags: CALL_FLAGS,
-        acl: cat::SCRIPTING,
-        keys: CALL_KEYS,
-        group: Group::Scripting,
-        since: "2.6.0",
-        complexity: "Depends on the script.",
-        summary: "Runs a script that comes with the command.",
-        args: EVAL_ARGS,
-        ..Command::ROW
-    },
-    Command {
-        name: "eval_ro",
-        run: Some(eval_ro),
-        arity: -3,
-        flags: CALL_RO_FLAGS,
-        acl: cat::SCRIPTING,
-        keys: CALL_RO_KEYS,
-        group: Group::Scripting,
-        since: "7.0.0",
-        complexity: "Depends on the script.",
-        summary: "Runs a script that comes with the command and only reads.",
-        args: EVAL_ARGS,
-        ..Command::ROW
-    },
-    Command {
-        name: "evalsha",
-        run: Some(evalsha),
-        arity: -3,
-        flags: CALL_FLAGS,
-        acl: cat::SCRIPTING,
-        keys: &[KEYS],
-        group: Group::Scripting,
-        since: "2.6.0",
-        complexity: "Depends on the script.",
-        summary: "Runs a cached script, named by its SHA1.",
-        args: EVALSHA_ARGS,
-        ..Command::ROW
-    },
-    Command {
-        name: "evalsha_ro",
-        run: Some(evalsha_ro),
-        arity: -3,
-        flags: CALL_RO_FLAGS,
-        acl: cat::SCRIPTING,
-        keys: &[RO_KEYS],
-        group: Group::Scripting,
-        since: "7.0.0",
-        complexity: "Depends on the script.",
-        summary: "Runs a cached script that only reads, named by its SHA1.",
-        args: EVALSHA_ARGS,
-        ..Command::ROW
-    },
-    Command {
-        name: "script",
-        arity: -2,
-        group: Group::Scripting,
-        since: "2.6.0",
-        complexity: "What the subcommand does.",
-        summary: "A container for commands about scripts.",
-        subcommands: &[
-            Command {
-                name: "script|debug",
-                run: Some(script_debug),
-                arity: 3,
-                flags: flag::NOSCRIPT,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "3.2.0",
-                complexity: "O(1)",
-                summary: "Sets the debug mode of the scripts that follow.",
-                args: &[arg("mode", ArgKind::OneOf).of(&[
-                    arg("yes", ArgKind::PureToken).token("YES"),
-                    arg("sync", ArgKind::PureToken).token("SYNC"),
-                    arg("no", ArgKind::PureToken).token("NO"),
-                ])],
-                ..Command::ROW
-            },
-            Command {
-                name: "script|exists",
-                run: Some(script_exists),
-                arity: -3,
-                flags: flag::NOSCRIPT,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "2.6.0",
-                complexity: "O(N) where N is the number of scripts asked for",
-                summary: "Tells which scripts are cached.",
-                tips: &["request_policy:all_shards", "response_policy:agg_logical_and"],
-                args: &[arg("sha1", ArgKind::String).multiple()],
-                ..Command::ROW
-            },
-            Command {
-                name: "script|flush",
-                run: Some(script_flush),
-                arity: -2,
-                flags: flag::NOSCRIPT,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "2.6.0",
-                complexity: "O(N) for N scripts.",
-                summary: "Removes all scripts from the cache.",
-                tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-                history: &["6.2.0"],
-                args: &[arg("flush-type", ArgKind::OneOf).since("6.2.0").optional().of(&[
-                    arg("async", ArgKind::PureToken).token("ASYNC"),
-                    arg("sync", ArgKind::PureToken).token("SYNC"),
-                ])],
-                ..Command::ROW
-            },
-            Command {
-                name: "script|help",
-                run: Some(script_help),
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "5.0.0",
-                complexity: "O(1)",
-                summary: "Shows what the subcommands do.",
-                ..Command::ROW
-            },
-            Command {
-                name: "script|kill",
-                run: Some(script_kill),
-                arity: 2,
-                flags: flag::ALLOW_BUSY | flag::NOSCRIPT,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "2.6.0",
-                complexity: "O(1)",
-                summary: "Ends the script that is running.",
-                tips: &["request_policy:all_shards", "response_policy:one_succeeded"],
-                ..Command::ROW
-            },
-            Command {
-                name: "script|load",
-                run: Some(script_load),
-                arity: 3,
-                flags: flag::NOSCRIPT | flag::STALE,
-                acl: cat::SCRIPTING,
-                group: Group::Scripting,
-                since: "2.6.0",
-                complexity: "O(N) where N is the length of the script in bytes",
-                summary: "Puts a script into the cache.",
-                tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-                args: &[arg("script", ArgKind::String)],
-                ..Command::ROW
-            },
-        ],
-        ..Command::ROW
-    },
+    command(Group::Scripting, "eval", |ctx, args| run_body(ctx, args, false))
+        .flags(CALL_FLAGS)
+        .keys(CALL_KEYS)
+        .args(EVAL_ARGS)
+        .since("2.6.0")
+        .complexity("Depends on the script.")
+        .summary("Runs a script that comes with the command."),
+    command(Group::Scripting, "eval_ro", |ctx, args| run_body(ctx, args, true))
+        .flags(CALL_RO_FLAGS)
+        .keys(CALL_RO_KEYS)
+        .args(EVAL_ARGS)
+        .since("7.0.0")
+        .complexity("Depends on the script.")
+        .summary("Runs a script that comes with the command and only reads."),
+    command(Group::Scripting, "evalsha", |ctx, args| run_cached(ctx, args, false))
+        .flags(CALL_FLAGS)
+        .keys(&[KEYS])
+        .args(EVALSHA_ARGS)
+        .since("2.6.0")
+        .complexity("Depends on the script.")
+        .summary("Runs a cached script, named by its SHA1."),
+    command(Group::Scripting, "evalsha_ro", |ctx, args| run_cached(ctx, args, true))
+        .flags(CALL_RO_FLAGS)
+        .keys(&[RO_KEYS])
+        .args(EVALSHA_ARGS)
+        .since("7.0.0")
+        .complexity("Depends on the script.")
+        .summary("Runs a cached script that only reads, named by its SHA1."),
+    Command::container(Group::Scripting, "script")
+        .since("2.6.0")
+        .complexity("What the subcommand does.")
+        .summary("A container for commands about scripts.")
+        .subcommands(&[
+            command(Group::Scripting, "script|debug", script_debug)
+                .flags(flag::NOSCRIPT)
+                .args(&[Arg::one_of("mode").of(&[
+                    Arg::word("yes", "YES"),
+                    Arg::word("sync", "SYNC"),
+                    Arg::word("no", "NO"),
+                ])])
+                .since("3.2.0")
+                .summary("Sets the debug mode of the scripts that follow."),
+            command(Group::Scripting, "script|exists", script_exists)
+                .flags(flag::NOSCRIPT)
+                .args(&[Arg::string("sha1").multiple()])
+                .since("2.6.0")
+                .complexity("O(N) where N is the number of scripts asked for")
+                .summary("Tells which scripts are cached.")
+                .tips(&["request_policy:all_shards", "response_policy:agg_logical_and"]),
+            command(Group::Scripting, "script|flush", script_flush)
+                .flags(flag::NOSCRIPT)
+                .args(&[Arg::one_of("flush-type")
+                    .since("6.2.0")
+                    .optional()
+                    .of(&[Arg::word("async", "ASYNC"), Arg::word("sync", "SYNC")])])
+                .since("2.6.0")
+                .history(&["6.2.0"])
+                .complexity("O(N) for N scripts.")
+                .summary("Removes all scripts from the cache.")
+                .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+            command(Group::Scripting, "script|help", script_help)
+                .flags(flag::LOADING | flag::STALE)
+                .since("5.0.0")
+                .summary("Shows what the subcommands do."),
+            command(Group::Scripting, "script|kill", script_kill)
+                .flags(flag::ALLOW_BUSY | flag::NOSCRIPT)
+                .since("2.6.0")
+                .summary("Ends the script that is running.")
+                .tips(&["request_policy:all_shards", "response_policy:one_succeeded"]),
+            command(Group::Scripting, "script|load", script_load)
+                .flags(flag::NOSCRIPT | flag::STALE)
+                .args(&[Arg::string("script")])
+                .since("2.6.0")
+                .complexity("O(N) where N is the length of the script in bytes")
+                .summary("Puts a script into the cache.")
+                .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        ]),
 ];
 
 const NO_SCRIPT: CmdError = CmdError::of("NOSCRIPT No matching script. Please use EVAL.");
-
-fn eval(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    run_body(ctx, args, false)
-}
-
-fn eval_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    run_body(ctx, args, true)
-}
-
-fn evalsha(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    run_cached(ctx, args, false)
-}
-
-fn evalsha_ro(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    run_cached(ctx, args, true)
-}
 
 fn run_body(ctx: &mut Ctx<'_>, args: Args<'_>, read_only: bool) -> CmdResult {
     show_first(ctx, args);
@@ -263,8 +169,7 @@ pub(super) fn check_key_count(count: i64, args: Args<'_>) -> Result<usize, CmdEr
 
 fn script_load(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let script = ctx.srv.script.load_script(args.at(2)).map_err(with_err)?;
-    ctx.out.bulk(&script.sha);
-    Ok(())
+    ctx.out.just_bulk(&script.sha)
 }
 
 fn script_exists(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -286,8 +191,7 @@ fn script_flush(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR SCRIPT FLUSH is not possible while a script runs"));
     }
     ctx.srv.script.flush_scripts();
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn script_debug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -304,14 +208,12 @@ fn script_debug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         b"sync" => ctx.srv.enable_debugging(id, true),
         _ => return Err(CmdError::of("ERR Use SCRIPT DEBUG YES/SYNC/NO")),
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn script_kill(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.kill_script(Kind::Eval)?;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn script_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {

@@ -8,83 +8,44 @@ use crate::server::dispatch::blocked::{BlockKind, BlockState};
 use crate::sys::build::{HEXAD_VERSION, REDIS_VERSION};
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
-    Command {
-        name: "info",
-        run: Some(info),
-        arity: -1,
-        flags: flag::LOADING | flag::STALE,
-        acl: cat::DANGEROUS,
-        group: Group::Server,
-        since: "1.0.0",
-        complexity: "O(1)",
-        summary: "Gives the server's figures and statistics by section.",
-        tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
-        history: &["7.0.0"],
-        args: &[arg("section", ArgKind::String).optional().multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "shutdown",
-        run: Some(shutdown),
-        arity: -1,
-        flags: flag::ADMIN | flag::ALLOW_BUSY | flag::LOADING | flag::NO_MULTI | flag::NOSCRIPT | flag::STALE,
-        group: Group::Server,
-        since: "1.0.0",
-        complexity: "O(1), and O(N) for a snapshot of N keys.",
-        summary: "Ends the server, after saving the data set if that is configured or asked for.",
-        history: &["7.0.0"],
-        args: &[
-            arg("save-selector", ArgKind::OneOf).optional().of(&[
-                arg("nosave", ArgKind::PureToken).token("NOSAVE"),
-                arg("save", ArgKind::PureToken).token("SAVE"),
-            ]),
-            arg("now", ArgKind::PureToken).token("NOW").since("7.0.0").optional(),
-            arg("force", ArgKind::PureToken).token("FORCE").since("7.0.0").optional(),
-            arg("abort", ArgKind::PureToken).token("ABORT").since("7.0.0").optional(),
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "time",
-        run: Some(time),
-        arity: 1,
-        flags: flag::FAST | flag::LOADING | flag::STALE,
-        group: Group::Server,
-        since: "2.6.0",
-        complexity: "O(1)",
-        summary: "Gives the server's time.",
-        tips: &["nondeterministic_output"],
-        ..Command::ROW
-    },
-    Command {
-        name: "lolwut",
-        run: Some(lolwut),
-        arity: -1,
-        flags: flag::FAST | flag::READONLY,
-        group: Group::Server,
-        since: "5.0.0",
-        complexity: "",
-        summary: "Draws a picture and gives the version.",
-        args: &[arg("version", ArgKind::Integer).token("VERSION").optional()],
-        ..Command::ROW
-    },
-    Command {
-        name: "monitor",
-        run: Some(monitor),
-        arity: 1,
-        flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-        group: Group::Server,
-        since: "1.0.0",
-        complexity: "",
-        summary: "Shows every command the server runs to this connection as it runs.",
-        ..Command::ROW
-    },
+    command(Group::Server, "info", info)
+        .flags(flag::LOADING | flag::STALE)
+        .acl(cat::DANGEROUS)
+        .args(&[Arg::string("section").optional().multiple()])
+        .history(&["7.0.0"])
+        .summary("Gives the server's figures and statistics by section.")
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
+    command(Group::Server, "shutdown", shutdown)
+        .flags(flag::ADMIN | flag::ALLOW_BUSY | flag::LOADING | flag::NO_MULTI | flag::NOSCRIPT | flag::STALE)
+        .args(&[
+            Arg::one_of("save-selector").optional().of(&[Arg::word("nosave", "NOSAVE"), Arg::word("save", "SAVE")]),
+            Arg::word("now", "NOW").since("7.0.0").optional(),
+            Arg::word("force", "FORCE").since("7.0.0").optional(),
+            Arg::word("abort", "ABORT").since("7.0.0").optional(),
+        ])
+        .history(&["7.0.0"])
+        .complexity("O(1), and O(N) for a snapshot of N keys.")
+        .summary("Ends the server, after saving the data set if that is configured or asked for."),
+    command(Group::Server, "time", time)
+        .flags(flag::FAST | flag::LOADING | flag::STALE)
+        .since("2.6.0")
+        .summary("Gives the server's time.")
+        .tips(&["nondeterministic_output"]),
+    command(Group::Server, "lolwut", lolwut)
+        .flags(flag::FAST | flag::READONLY)
+        .args(&[Arg::integer("version").token("VERSION").optional()])
+        .since("5.0.0")
+        .complexity("")
+        .summary("Draws a picture and gives the version."),
+    command(Group::Server, "monitor", monitor)
+        .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+        .complexity("")
+        .summary("Shows every command the server runs to this connection as it runs."),
 ];
 
 fn info(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let text = ctx.srv.info(args.from(1).iter().collect::<Vec<_>>().into_iter());
-    ctx.out.verbatim("txt", text.as_bytes());
-    Ok(())
+    ctx.out.just_verbatim("txt", text.as_bytes())
 }
 
 fn time(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -124,8 +85,7 @@ fn shutdown(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         if !ctx.srv.abort_shutdown() {
             return Err(CmdError::of("ERR No shutdown in progress."));
         }
-        ctx.out.ok();
-        return Ok(());
+        return ctx.out.just_ok();
     }
     if !flags.now && ctx.c().is(ClientFlags::DENY_BLOCKING) {
         return Err(CmdError::of("ERR SHUTDOWN without NOW or ABORT isn't allowed for DENY BLOCKING client"));
@@ -151,8 +111,7 @@ fn monitor(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     }
     ctx.c_mut().flags.add(ClientFlags::MONITOR);
     ctx.srv.clients.monitors.push(ctx.client);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 /// A picture of the ring of slots: six shards on a hexagon, their sizes at random.
@@ -175,6 +134,5 @@ fn lolwut(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         text += &format!("{indent}{}\n", cells(&["| | ", "|.| ", "|o| ", "|*| "]).trim_end());
     }
     text += &format!("\nRedis ver. {REDIS_VERSION} (Hexad {HEXAD_VERSION})\n");
-    ctx.out.verbatim("txt", text.as_bytes());
-    Ok(())
+    ctx.out.just_verbatim("txt", text.as_bytes())
 }

@@ -10,62 +10,36 @@ use crate::keyspace::effects::target;
 use crate::server::clients::ClientFlags;
 use crate::structs::slots::{SlotSet, slots_in};
 
-pub(super) const CANCEL: ServerCommand = Command {
-    name: "cluster|cancelslotmigrations",
-    run: Some(cancel),
-    arity: 2,
-    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-    group: Group::Cluster,
-    since: "9.0.0",
-    complexity: "O(N) where N is the number of migrations.",
-    summary: "Cancels all migrations of slots away from this node.",
-    ..Command::ROW
-};
+pub(super) const CANCEL: ServerCommand = command(Group::Cluster, "cluster|cancelslotmigrations", cancel)
+    .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+    .since("9.0.0")
+    .complexity("O(N) where N is the number of migrations.")
+    .summary("Cancels all migrations of slots away from this node.");
 
-pub(super) const GET: ServerCommand = Command {
-    name: "cluster|getslotmigrations",
-    run: Some(get),
-    arity: 2,
-    flags: flag::ADMIN | flag::STALE,
-    group: Group::Cluster,
-    since: "9.0.0",
-    complexity: "O(N) where N is the number of migrations.",
-    summary: "Lists the migrations of slots to and from this node, under way and lately.",
-    tips: &["nondeterministic_output"],
-    ..Command::ROW
-};
+pub(super) const GET: ServerCommand = command(Group::Cluster, "cluster|getslotmigrations", get)
+    .flags(flag::ADMIN | flag::STALE)
+    .since("9.0.0")
+    .complexity("O(N) where N is the number of migrations.")
+    .summary("Lists the migrations of slots to and from this node, under way and lately.")
+    .tips(&["nondeterministic_output"]);
 
-pub(super) const MIGRATE: ServerCommand = Command {
-    name: "cluster|migrateslots",
-    run: Some(migrate),
-    arity: -4,
-    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-    group: Group::Cluster,
-    since: "9.0.0",
-    complexity: "O(N) where N is the number of slots; the slots are moved in the background.",
-    summary: "Moves slots of this node to another one, as a whole.",
-    args: &[arg("migration-group", ArgKind::Block).multiple().of(&[
-        arg("slotsrange", ArgKind::PureToken).token("SLOTSRANGE"),
-        arg("slot-range", ArgKind::Block)
-            .multiple()
-            .of(&[arg("start-slot", ArgKind::Integer), arg("end-slot", ArgKind::Integer)]),
-        arg("node", ArgKind::String).display("node-id").token("NODE"),
-    ])],
-    ..Command::ROW
-};
+pub(super) const MIGRATE: ServerCommand = command(Group::Cluster, "cluster|migrateslots", migrate)
+    .arity(-4)
+    .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+    .args(&[Arg::block("migration-group").multiple().of(&[
+        Arg::word("slotsrange", "SLOTSRANGE"),
+        Arg::block("slot-range").multiple().of(&[Arg::integer("start-slot"), Arg::integer("end-slot")]),
+        Arg::string("node").display("node-id").token("NODE"),
+    ])])
+    .since("9.0.0")
+    .complexity("O(N) where N is the number of slots; the slots are moved in the background.")
+    .summary("Moves slots of this node to another one, as a whole.");
 
-pub(super) const SYNC: ServerCommand = Command {
-    name: "cluster|syncslots",
-    run: Some(sync),
-    arity: -3,
-    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-    group: Group::Cluster,
-    since: "9.0.0",
-    complexity: "O(1)",
-    summary: "What nodes say to each other when slots move.",
-    args: &[arg("message", ArgKind::String), arg("argument", ArgKind::String).optional().multiple()],
-    ..Command::ROW
-};
+pub(super) const SYNC: ServerCommand = command(Group::Cluster, "cluster|syncslots", sync)
+    .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+    .args(&[Arg::string("message"), Arg::string("argument").optional().multiple()])
+    .since("9.0.0")
+    .summary("What nodes say to each other when slots move.");
 
 pub(super) const DEBUG: DebugSub = DebugSub {
     name: "slotmigration",
@@ -154,8 +128,7 @@ fn migrate(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     }
     let by = caller(ctx);
     machine(ctx, |m, env| m.migrate_slots(asked, &by, env))?;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn cancel(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -164,8 +137,7 @@ fn cancel(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     machine(ctx, |m, env| m.cancel_slot_migrations(&by, env))??;
     // Writes that were held back go on before this is known.
     ctx.srv.review_slots();
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn get(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -338,8 +310,7 @@ fn finish(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     machine(ctx, |m, env| m.finish_import(name, is_success, &message, env))??;
     ctx.srv.review_slots();
     ctx.srv.ks.effects.forced |= target::ALL;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn debug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -355,6 +326,5 @@ fn debug(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         }
         Ok(())
     })??;
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }

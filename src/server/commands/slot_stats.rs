@@ -8,30 +8,23 @@ use crate::config::SlotStatsKinds;
 use crate::server::cluster::slot_memory::MemoryOfSlots;
 use crate::structs::slots::{SLOT_COUNT, Slot};
 
-pub(super) const ROW: ServerCommand = Command {
-    name: "cluster|slot-stats",
-    run: Some(slot_stats),
-    arity: -4,
-    flags: flag::LOADING | flag::STALE,
-    group: Group::Cluster,
-    since: "8.2.0",
-    complexity: "O(N) where N is the number of slots named; O(N*log(N)) with ORDERBY; with memory-bytes O(K) for K keys in them.",
-    summary: "Shows what is counted of the slots of this node.",
-    tips: &["nondeterministic_output", "request_policy:all_shards"],
-    args: &[arg("filter", ArgKind::OneOf).of(&[
-        arg("slotsrange", ArgKind::Block)
-            .token("SLOTSRANGE")
-            .of(&[arg("start-slot", ArgKind::Integer), arg("end-slot", ArgKind::Integer)]),
-        arg("orderby", ArgKind::Block).token("ORDERBY").of(&[
-            arg("metric", ArgKind::String),
-            arg("limit", ArgKind::Integer).token("LIMIT").optional(),
-            arg("order", ArgKind::OneOf)
-                .optional()
-                .of(&[arg("asc", ArgKind::PureToken).token("ASC"), arg("desc", ArgKind::PureToken).token("DESC")]),
+pub(super) const ROW: ServerCommand = command(Group::Cluster, "cluster|slot-stats", slot_stats)
+    .flags(flag::LOADING | flag::STALE)
+    .args(&[Arg::one_of("filter").of(&[
+        Arg::block("slotsrange").token("SLOTSRANGE").of(&[Arg::integer("start-slot"), Arg::integer("end-slot")]),
+        Arg::block("orderby").token("ORDERBY").of(&[
+            Arg::string("metric"),
+            Arg::integer("limit").token("LIMIT").optional(),
+            Arg::one_of("order").optional().of(&[Arg::word("asc", "ASC"), Arg::word("desc", "DESC")]),
         ]),
-    ])],
-    ..Command::ROW
-};
+    ])])
+    .since("8.2.0")
+    .complexity(
+        "O(N) where N is the number of slots named; O(N*log(N)) with ORDERBY; with memory-bytes O(K) for K \
+         keys in them.",
+    )
+    .summary("Shows what is counted of the slots of this node.")
+    .tips(&["nondeterministic_output", "request_policy:all_shards"]);
 
 /// What is shown of a slot.
 #[derive(Clone, Copy)]

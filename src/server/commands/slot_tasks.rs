@@ -11,45 +11,31 @@ use crate::keyspace::effects::target;
 use crate::server::clients::ClientFlags;
 use crate::structs::slots::{SLOT_COUNT, SlotSet, slots_in};
 
-const RANGE: &[Arg] = &[arg("start-slot", ArgKind::Integer), arg("end-slot", ArgKind::Integer)];
+const RANGE: &[Arg] = &[Arg::integer("start-slot"), Arg::integer("end-slot")];
 
-pub(super) const MIGRATION: ServerCommand = Command {
-    name: "cluster|migration",
-    run: Some(migration),
-    arity: -4,
-    flags: flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE,
-    group: Group::Cluster,
-    since: "8.4.0",
-    complexity: "O(N) where N is the number of slots; the slots are moved in the background.",
-    summary: "Moves slots of another node to this one, as a whole; shows and cancels such tasks.",
-    args: &[arg("subcommand", ArgKind::OneOf).of(&[
-        arg("import", ArgKind::Block).token("IMPORT").multiple().of(RANGE),
-        arg("cancel", ArgKind::OneOf)
-            .token("CANCEL")
-            .of(&[arg("task-id", ArgKind::String).token("ID"), arg("all", ArgKind::PureToken).token("ALL")]),
-        arg("status", ArgKind::OneOf).token("STATUS").of(&[
-            arg("task-id", ArgKind::String).token("ID").optional(),
-            arg("all", ArgKind::PureToken).token("ALL").optional(),
-        ]),
-    ])],
-    ..Command::ROW
-};
+pub(super) const MIGRATION: ServerCommand = command(Group::Cluster, "cluster|migration", migration)
+    .arity(-4)
+    .flags(flag::ADMIN | flag::NO_ASYNC_LOADING | flag::STALE)
+    .args(&[Arg::one_of("subcommand").of(&[
+        Arg::block("import").token("IMPORT").multiple().of(RANGE),
+        Arg::one_of("cancel").token("CANCEL").of(&[Arg::string("task-id").token("ID"), Arg::word("all", "ALL")]),
+        Arg::one_of("status")
+            .token("STATUS")
+            .of(&[Arg::string("task-id").token("ID").optional(), Arg::word("all", "ALL").optional()]),
+    ])])
+    .since("8.4.0")
+    .complexity("O(N) where N is the number of slots; the slots are moved in the background.")
+    .summary("Moves slots of another node to this one, as a whole; shows and cancels such tasks.");
 
-pub(super) const COMMANDS: &[ServerCommand] = &[Command {
-    name: "trimslots",
-    run: Some(trimslots),
-    arity: -5,
-    flags: flag::WRITE,
-    acl: cat::KEYSPACE | cat::DANGEROUS,
-    group: Group::Cluster,
-    since: "8.4.0",
-    complexity: "O(N) where N is the number of keys in the slots, which go in the background.",
-    summary: "Deletes the keys in slots that another node serves.",
-    args: &[arg("ranges", ArgKind::Block)
+pub(super) const COMMANDS: &[ServerCommand] = &[command(Group::Cluster, "trimslots", trimslots)
+    .flags(flag::WRITE)
+    .acl(cat::KEYSPACE | cat::DANGEROUS)
+    .args(&[Arg::block("ranges")
         .token("RANGES")
-        .of(&[arg("numranges", ArgKind::Integer), arg("slots", ArgKind::Block).multiple().of(RANGE)])],
-    ..Command::ROW
-}];
+        .of(&[Arg::integer("numranges"), Arg::block("slots").multiple().of(RANGE)])])
+    .since("8.4.0")
+    .complexity("O(N) where N is the number of keys in the slots, which go in the background.")
+    .summary("Deletes the keys in slots that another node serves.")];
 
 fn wrong_count<T>(args: Args<'_>) -> Result<T, CmdError> {
     let sub = String::from_utf8_lossy(args.at(1)).to_ascii_lowercase();
@@ -162,8 +148,7 @@ fn trimslots(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         view(ctx)?.check_trimmable(&slots)?;
         ctx.srv.trims_first(&slots);
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 /// CLUSTER SYNCSLOTS CONF ... in the stream of our master, which says how it stands with what it imports.
@@ -175,8 +160,7 @@ pub(super) fn conf_of_master(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             ctx.srv.ks.effects.forced |= target::ALL;
         }
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 // ---- what a target that pulls says before there is a job, or a link of it ----
@@ -210,8 +194,7 @@ pub(super) fn conf(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     if let Some(node) = node {
         ctx.srv.note_caller(ctx.client, node, is_numbered);
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 /// CLUSTER SYNCSLOTS SYNC <task-id> <start> <end> [...]

@@ -9,68 +9,31 @@ use crate::server::Server;
 use crate::server::clients::ClientFlags;
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
-    Command {
-        name: "multi",
-        run: Some(multi),
-        arity: 1,
-        flags: flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-        acl: cat::TRANSACTION,
-        group: Group::Transactions,
-        since: "1.2.0",
-        complexity: "O(1)",
-        summary: "Begins a transaction.",
-        ..Command::ROW
-    },
-    Command {
-        name: "exec",
-        run: Some(exec),
-        arity: 1,
-        flags: flag::LOADING | flag::NOSCRIPT | flag::SKIP_SLOWLOG | flag::STALE,
-        acl: cat::TRANSACTION,
-        group: Group::Transactions,
-        since: "1.2.0",
-        complexity: "Depends on the commands of the transaction.",
-        summary: "Runs the commands of the transaction.",
-        ..Command::ROW
-    },
-    Command {
-        name: "discard",
-        run: Some(discard),
-        arity: 1,
-        flags: flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-        acl: cat::TRANSACTION,
-        group: Group::Transactions,
-        since: "2.0.0",
-        complexity: "O(N) where N is the number of its commands.",
-        summary: "Forgets the transaction.",
-        ..Command::ROW
-    },
-    Command {
-        name: "watch",
-        run: Some(watch),
-        arity: -2,
-        flags: flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-        acl: cat::TRANSACTION,
-        keys: &[KeySpec::range(key::RO, 1, -1, 1)],
-        group: Group::Transactions,
-        since: "2.2.0",
-        complexity: "O(1) for each key",
-        summary: "Has the transaction to come fail if one of the keys changes before.",
-        args: &[arg("key", ArgKind::Key).spec(0).multiple()],
-        ..Command::ROW
-    },
-    Command {
-        name: "unwatch",
-        run: Some(unwatch),
-        arity: 1,
-        flags: flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-        acl: cat::TRANSACTION,
-        group: Group::Transactions,
-        since: "2.2.0",
-        complexity: "O(1)",
-        summary: "Forgets all watched keys.",
-        ..Command::ROW
-    },
+    command(Group::Transactions, "multi", multi)
+        .flags(flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+        .since("1.2.0")
+        .summary("Begins a transaction."),
+    command(Group::Transactions, "exec", exec)
+        .flags(flag::LOADING | flag::NOSCRIPT | flag::SKIP_SLOWLOG | flag::STALE)
+        .since("1.2.0")
+        .complexity("Depends on the commands of the transaction.")
+        .summary("Runs the commands of the transaction."),
+    command(Group::Transactions, "discard", discard)
+        .flags(flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+        .since("2.0.0")
+        .complexity("O(N) where N is the number of its commands.")
+        .summary("Forgets the transaction."),
+    command(Group::Transactions, "watch", watch)
+        .flags(flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+        .keys(&[KeySpec::range(key::RO, 1, -1, 1)])
+        .args(&[Arg::key("key", 0).multiple()])
+        .since("2.2.0")
+        .complexity("O(1) for each key")
+        .summary("Has the transaction to come fail if one of the keys changes before."),
+    command(Group::Transactions, "unwatch", unwatch)
+        .flags(flag::ALLOW_BUSY | flag::FAST | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+        .since("2.2.0")
+        .summary("Forgets all watched keys."),
 ];
 
 fn multi(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -78,8 +41,7 @@ fn multi(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR MULTI calls can not be nested"));
     }
     ctx.c_mut().flags.add(ClientFlags::MULTI);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn discard(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -87,8 +49,7 @@ fn discard(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
         return Err(CmdError::of("ERR DISCARD without MULTI"));
     }
     ctx.srv.discard_transaction(ctx.client);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn exec(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -107,8 +68,7 @@ fn exec(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     }
     if c.is(ClientFlags::DIRTY_CAS) {
         ctx.srv.discard_transaction(id);
-        ctx.out.null_array();
-        return Ok(());
+        return ctx.out.just_null_array();
     }
     ctx.srv.unwatch_all(id);
     let c = ctx.c_mut();
@@ -151,15 +111,13 @@ fn watch(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
             ctx.c_mut().multi.watch(watched);
         }
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn unwatch(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.unwatch_all(ctx.client);
     ctx.c_mut().flags.remove(ClientFlags::DIRTY_CAS);
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 impl Server {

@@ -11,259 +11,125 @@ use crate::structs::numbers::f64_text;
 use crate::sys::alloc;
 
 pub(crate) const COMMANDS: &[ServerCommand] = &[
-    Command {
-        name: "slowlog",
-        arity: -2,
-        group: Group::Server,
-        since: "2.2.12",
-        complexity: "What the subcommand does.",
-        summary: "Groups the commands about slow commands.",
-        subcommands: &[
-            Command {
-                name: "slowlog|get",
-                run: Some(slowlog_get),
-                arity: -2,
-                flags: flag::ADMIN | flag::LOADING | flag::STALE,
-                group: Group::Server,
-                since: "2.2.12",
-                complexity: "O(N) for N entries that are shown.",
-                summary: "Gives the latest entries of the slow log.",
-                tips: &["request_policy:all_nodes", "nondeterministic_output"],
-                history: &["4.0.0"],
-                args: &[arg("count", ArgKind::Integer).optional()],
-                ..Command::ROW
-            },
-            Command {
-                name: "slowlog|help",
-                run: Some(slowlog_help),
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                group: Group::Server,
-                since: "6.2.0",
-                complexity: "O(1)",
-                summary: "Lists the subcommands.",
-                ..Command::ROW
-            },
-            Command {
-                name: "slowlog|len",
-                run: Some(slowlog_len),
-                arity: 2,
-                flags: flag::ADMIN | flag::LOADING | flag::STALE,
-                group: Group::Server,
-                since: "2.2.12",
-                complexity: "O(1)",
-                summary: "Gives the number of entries in the slow log.",
-                tips: &["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"],
-                ..Command::ROW
-            },
-            Command {
-                name: "slowlog|reset",
-                run: Some(slowlog_reset),
-                arity: 2,
-                flags: flag::ADMIN | flag::LOADING | flag::STALE,
-                group: Group::Server,
-                since: "2.2.12",
-                complexity: "O(N) for N entries that go.",
-                summary: "Empties the slow log.",
-                tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-                ..Command::ROW
-            },
-        ],
-        ..Command::ROW
-    },
+    Command::container(Group::Server, "slowlog")
+        .since("2.2.12")
+        .complexity("What the subcommand does.")
+        .summary("Groups the commands about slow commands.")
+        .subcommands(&[
+            command(Group::Server, "slowlog|get", slowlog_get)
+                .flags(flag::ADMIN | flag::LOADING | flag::STALE)
+                .args(&[Arg::integer("count").optional()])
+                .since("2.2.12")
+                .history(&["4.0.0"])
+                .complexity("O(N) for N entries that are shown.")
+                .summary("Gives the latest entries of the slow log.")
+                .tips(&["request_policy:all_nodes", "nondeterministic_output"]),
+            command(Group::Server, "slowlog|help", slowlog_help)
+                .flags(flag::LOADING | flag::STALE)
+                .since("6.2.0")
+                .summary("Lists the subcommands."),
+            command(Group::Server, "slowlog|len", |ctx, _| ctx.out.just_int(ctx.srv.admin.slowlog.len() as i64))
+                .flags(flag::ADMIN | flag::LOADING | flag::STALE)
+                .since("2.2.12")
+                .summary("Gives the number of entries in the slow log.")
+                .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"]),
+            command(Group::Server, "slowlog|reset", slowlog_reset)
+                .flags(flag::ADMIN | flag::LOADING | flag::STALE)
+                .since("2.2.12")
+                .complexity("O(N) for N entries that go.")
+                .summary("Empties the slow log.")
+                .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        ]),
     // Not in Redis.
-    Command {
-        name: "doctor",
-        run: Some(doctor),
-        arity: 1,
-        flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-        group: Group::Server,
-        since: "7.2.0",
-        complexity: "O(N) where N is the number of replicas, and of nodes of the cluster.",
-        summary: "Tells what is wrong with the server or about to be, and what to do.",
-        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-        ..Command::ROW
-    },
-    Command {
-        name: "latency",
-        arity: -2,
-        group: Group::Server,
-        since: "2.8.13",
-        complexity: "What the subcommand does.",
-        summary: "Groups the commands about latency events.",
-        subcommands: &[
-            Command {
-                name: "latency|doctor",
-                run: Some(latency_doctor),
-                arity: 2,
-                flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-                group: Group::Server,
-                since: "2.8.13",
-                complexity: "O(1)",
-                summary: "Explains the latency events in words and advises.",
-                tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-                ..Command::ROW
-            },
-            Command {
-                name: "latency|graph",
-                run: Some(latency_graph),
-                arity: 3,
-                flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-                group: Group::Server,
-                since: "2.8.13",
-                complexity: "O(1)",
-                summary: "Draws the samples of a latency event.",
-                tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-                args: &[arg("event", ArgKind::String)],
-                ..Command::ROW
-            },
-            Command {
-                name: "latency|help",
-                run: Some(latency_help),
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                group: Group::Server,
-                since: "2.8.13",
-                complexity: "O(1)",
-                summary: "Lists the subcommands.",
-                ..Command::ROW
-            },
-            Command {
-                name: "latency|histogram",
-                run: Some(latency_histogram),
-                arity: -2,
-                flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-                group: Group::Server,
-                since: "7.0.0",
-                complexity: "O(N) for N commands that are told of.",
-                summary: "Gives the distribution of latencies of commands.",
-                tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-                args: &[arg("command", ArgKind::String).optional().multiple()],
-                ..Command::ROW
-            },
-            Command {
-                name: "latency|history",
-                run: Some(latency_history),
-                arity: 3,
-                flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-                group: Group::Server,
-                since: "2.8.13",
-                complexity: "O(1)",
-                summary: "Gives the samples of a latency event with their times.",
-                tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-                args: &[arg("event", ArgKind::String)],
-                ..Command::ROW
-            },
-            Command {
-                name: "latency|latest",
-                run: Some(latency_latest),
-                arity: 2,
-                flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-                group: Group::Server,
-                since: "2.8.13",
-                complexity: "O(1)",
-                summary: "Gives the latest sample of every latency event.",
-                tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-                ..Command::ROW
-            },
-            Command {
-                name: "latency|reset",
-                run: Some(latency_reset),
-                arity: -2,
-                flags: flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE,
-                group: Group::Server,
-                since: "2.8.13",
-                complexity: "O(1)",
-                summary: "Forgets the samples of latency events.",
-                tips: &["request_policy:all_nodes", "response_policy:agg_sum"],
-                args: &[arg("event", ArgKind::String).optional().multiple()],
-                ..Command::ROW
-            },
-        ],
-        ..Command::ROW
-    },
-    Command {
-        name: "memory",
-        arity: -2,
-        group: Group::Server,
-        since: "4.0.0",
-        complexity: "What the subcommand does.",
-        summary: "Groups the commands about memory use.",
-        subcommands: &[
+    command(Group::Server, "doctor", doctor)
+        .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+        .since("7.2.0")
+        .complexity("O(N) where N is the number of replicas, and of nodes of the cluster.")
+        .summary("Tells what is wrong with the server or about to be, and what to do.")
+        .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
+    Command::container(Group::Server, "latency")
+        .since("2.8.13")
+        .complexity("What the subcommand does.")
+        .summary("Groups the commands about latency events.")
+        .subcommands(&[
+            command(Group::Server, "latency|doctor", latency_doctor)
+                .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+                .since("2.8.13")
+                .summary("Explains the latency events in words and advises.")
+                .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
+            command(Group::Server, "latency|graph", latency_graph)
+                .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+                .args(&[Arg::string("event")])
+                .since("2.8.13")
+                .summary("Draws the samples of a latency event.")
+                .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
+            command(Group::Server, "latency|help", latency_help)
+                .flags(flag::LOADING | flag::STALE)
+                .since("2.8.13")
+                .summary("Lists the subcommands."),
+            command(Group::Server, "latency|histogram", latency_histogram)
+                .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+                .args(&[Arg::string("command").optional().multiple()])
+                .since("7.0.0")
+                .complexity("O(N) for N commands that are told of.")
+                .summary("Gives the distribution of latencies of commands.")
+                .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
+            command(Group::Server, "latency|history", latency_history)
+                .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+                .args(&[Arg::string("event")])
+                .since("2.8.13")
+                .summary("Gives the samples of a latency event with their times.")
+                .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
+            command(Group::Server, "latency|latest", latency_latest)
+                .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+                .since("2.8.13")
+                .summary("Gives the latest sample of every latency event.")
+                .tips(&["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"]),
+            command(Group::Server, "latency|reset", latency_reset)
+                .flags(flag::ADMIN | flag::LOADING | flag::NOSCRIPT | flag::STALE)
+                .args(&[Arg::string("event").optional().multiple()])
+                .since("2.8.13")
+                .summary("Forgets the samples of latency events.")
+                .tips(&["request_policy:all_nodes", "response_policy:agg_sum"]),
+        ]),
+    Command::container(Group::Server, "memory")
+        .since("4.0.0")
+        .complexity("What the subcommand does.")
+        .summary("Groups the commands about memory use.")
+        .subcommands(&[
             MEMORY_USAGE,
-            Command {
-                name: "memory|doctor",
-                run: Some(memory_doctor),
-                arity: 2,
-                group: Group::Server,
-                since: "4.0.0",
-                complexity: "O(1)",
-                summary: "Explains the memory use in words and advises.",
-                tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
-                ..Command::ROW
-            },
-            Command {
-                name: "memory|help",
-                run: Some(memory_help),
-                arity: 2,
-                flags: flag::LOADING | flag::STALE,
-                group: Group::Server,
-                since: "4.0.0",
-                complexity: "O(1)",
-                summary: "Lists the subcommands.",
-                ..Command::ROW
-            },
-            Command {
-                name: "memory|malloc-stats",
-                run: Some(memory_malloc_stats),
-                arity: 2,
-                group: Group::Server,
-                since: "4.0.0",
-                complexity: "Grows with the memory in use.",
-                summary: "Gives the allocator's own report.",
-                tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
-                ..Command::ROW
-            },
-            Command {
-                name: "memory|purge",
-                run: Some(memory_purge),
-                arity: 2,
-                group: Group::Server,
-                since: "4.0.0",
-                complexity: "Grows with the memory in use.",
-                summary: "Asks the allocator to give unused memory back.",
-                tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-                ..Command::ROW
-            },
-            Command {
-                name: "memory|stats",
-                run: Some(memory_stats),
-                arity: 2,
-                group: Group::Server,
-                since: "4.0.0",
-                complexity: "O(1)",
-                summary: "Gives the figures of memory use.",
-                tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
-                ..Command::ROW
-            },
-        ],
-        ..Command::ROW
-    },
+            command(Group::Server, "memory|doctor", memory_doctor)
+                .since("4.0.0")
+                .summary("Explains the memory use in words and advises.")
+                .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
+            command(Group::Server, "memory|help", memory_help)
+                .flags(flag::LOADING | flag::STALE)
+                .since("4.0.0")
+                .summary("Lists the subcommands."),
+            command(Group::Server, "memory|malloc-stats", |ctx, _| ctx.out.just_verbatim("txt", &alloc::report()))
+                .since("4.0.0")
+                .complexity("Grows with the memory in use.")
+                .summary("Gives the allocator's own report.")
+                .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
+            command(Group::Server, "memory|purge", memory_purge)
+                .since("4.0.0")
+                .complexity("Grows with the memory in use.")
+                .summary("Asks the allocator to give unused memory back.")
+                .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+            command(Group::Server, "memory|stats", memory_stats)
+                .since("4.0.0")
+                .summary("Gives the figures of memory use.")
+                .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
+        ]),
 ];
 
-const MEMORY_USAGE: ServerCommand = Command {
-    name: "memory|usage",
-    run: Some(memory_usage),
-    arity: -3,
-    flags: flag::READONLY,
-    keys: &[KeySpec::range(key::RO, 2, 0, 1)],
-    group: Group::Server,
-    since: "4.0.0",
-    complexity: "O(N) where N is the number of elements looked at.",
-    summary: "Estimates the memory that a key takes, in bytes.",
-    args: &[arg("key", ArgKind::Key).spec(0), arg("count", ArgKind::Integer).token("SAMPLES").optional()],
-    ..Command::ROW
-};
+const MEMORY_USAGE: ServerCommand = command(Group::Server, "memory|usage", memory_usage)
+    .flags(flag::READONLY)
+    .keys(&[KeySpec::range(key::RO, 2, 0, 1)])
+    .args(&[Arg::key("key", 0), Arg::integer("count").token("SAMPLES").optional()])
+    .since("4.0.0")
+    .complexity("O(N) where N is the number of elements looked at.")
+    .summary("Estimates the memory that a key takes, in bytes.");
 
 fn slowlog_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     super::help(
@@ -299,15 +165,9 @@ fn slowlog_get(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-fn slowlog_len(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.out.int(ctx.srv.admin.slowlog.len() as i64);
-    Ok(())
-}
-
 fn slowlog_reset(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     ctx.srv.admin.slowlog.reset();
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn latency_help(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -338,10 +198,7 @@ fn event(ctx: &Ctx<'_>, name: &[u8]) -> Option<(&'static str, Series)> {
 }
 
 fn latency_history(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
-    let Some((_, series)) = event(ctx, &args[2]) else {
-        ctx.out.array(0);
-        return Ok(());
-    };
+    let Some((_, series)) = event(ctx, &args[2]) else { return ctx.out.just_empty() };
     ctx.out.array(series.samples().len());
     for sample in series.samples() {
         ctx.out.array(2);
@@ -373,8 +230,7 @@ fn latency_graph(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
         return Err(CmdError::bytes(text));
     };
     let text = series.graph(name, ctx.srv.clock.us() / 1_000_000);
-    ctx.out.verbatim("txt", text.as_bytes());
-    Ok(())
+    ctx.out.just_verbatim("txt", text.as_bytes())
 }
 
 fn doctor(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
@@ -384,8 +240,7 @@ fn doctor(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
 
 fn latency_doctor(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let text = ctx.srv.latency_report();
-    ctx.out.verbatim("txt", text.as_bytes());
-    Ok(())
+    ctx.out.just_verbatim("txt", text.as_bytes())
 }
 
 fn latency_reset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
@@ -396,8 +251,7 @@ fn latency_reset(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     } else {
         events.retain(|name, _| !args.iter().skip(2).any(|a| a == name.as_bytes()));
     }
-    ctx.out.int((before - events.len()) as i64);
-    Ok(())
+    ctx.out.just_int((before - events.len()) as i64)
 }
 
 /// What LATENCY HISTOGRAM calls the turns of the loop; shown when asked for.
@@ -480,21 +334,14 @@ fn memory_usage(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
 
 fn memory_doctor(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     let text = ctx.srv.memory_report();
-    ctx.out.verbatim("txt", text.as_bytes());
-    Ok(())
-}
-
-fn memory_malloc_stats(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
-    ctx.out.verbatim("txt", &alloc::report());
-    Ok(())
+    ctx.out.just_verbatim("txt", text.as_bytes())
 }
 
 fn memory_purge(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {
     if !alloc::purge() {
         return Err(CmdError::of("ERR Error purging dirty pages"));
     }
-    ctx.out.ok();
-    Ok(())
+    ctx.out.just_ok()
 }
 
 fn memory_stats(ctx: &mut Ctx<'_>, _args: Args<'_>) -> CmdResult {

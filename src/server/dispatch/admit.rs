@@ -117,12 +117,7 @@ impl Server {
             }
             O::Acl if c.is(ClientFlags::INTERNAL) => not_for_nodes(row),
             O::Acl => self.check_acl(id, cmd, args).err(),
-            O::Slot => match self.cluster_route(id, cmd, args) {
-                Ok(slot) if self.waits_for_hand_over(c, slot, call) => return Admission::Postpone,
-                Ok(_) if row.name == "exec" && self.transaction_waits_for_trim(c) => return Admission::Postpone,
-                Ok(_) => None,
-                Err(refusal) => Some(self.cluster_refusal(refusal)),
-            },
+            O::Slot => return self.meet_slot(id, c, call),
             O::ClientMemory => {
                 self.evict_clients();
                 match self.clients.get(id) {
@@ -165,6 +160,15 @@ impl Server {
             | O::Debugged => None,
         };
         error.map_or(Admission::Run, Admission::Reject)
+    }
+
+    fn meet_slot(&self, id: ClientId, c: &Client, call: &Call<'_>) -> Admission {
+        match self.cluster_route(id, call.cmd, call.args) {
+            Ok(slot) if self.waits_for_hand_over(c, slot, call) => Admission::Postpone,
+            Ok(_) if call.row.name == "exec" && self.transaction_waits_for_trim(c) => Admission::Postpone,
+            Ok(_) => Admission::Run,
+            Err(refusal) => Admission::Reject(self.cluster_refusal(refusal)),
+        }
     }
 
     /// What is to be obeyed cannot be refused.

@@ -94,7 +94,6 @@ impl Outgoing {
         Outgoing { pieces: vec![Vec::new()], at: (0, 0) }
     }
 
-    /// Whether all was sent.
     pub(super) fn is_sent(&self) -> bool {
         self.pieces[self.at.0.min(self.pieces.len())..].iter().all(Vec::is_empty)
     }

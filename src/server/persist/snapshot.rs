@@ -3,11 +3,12 @@
 //! Works on a server that does not change meanwhile: in a child process, or in the loop's thread for SAVE.
 
 use crate::config::MaxmemoryPolicy;
-use crate::persist::as_commands::{Place, put_command, put_entry};
+use crate::persist::as_commands::{Place, put_entry};
 use crate::persist::child::Reporter;
 use crate::persist::load::{SLOT_IMPORT, SLOT_TASK};
 use crate::persist::rdb::{AuxInfo, Writer};
 use crate::persist::snapshot::{FLUSH_AT, SnapshotOptions, debug_delay, now_s, value_view};
+use crate::resp::encode::put_command;
 use crate::server::Server;
 use crate::sys::alloc;
 use crate::sys::build::REDIS_VERSION;
@@ -22,27 +23,7 @@ impl Server {
         mut reporter: Option<&mut Reporter>,
     ) -> io::Result<W> {
         let mut writer = Writer::new(out, self.cfg.rdbchecksum, self.cfg.rdbcompression);
-        writer.header(&AuxInfo {
-            redis_version: REDIS_VERSION,
-            ctime_s: now_s(),
-            used_memory: alloc::used() as u64,
-            repl: options.repl.as_ref(),
-            aof_base: options.aof_base,
-        })?;
-        // The log has commands that say so.
-        if !options.aof_base {
-            for import in self.imports_text() {
-                writer.aux(SLOT_IMPORT, import.as_bytes())?;
-            }
-            if let Some(task) = self.cluster().and_then(|machine| machine.task_text()) {
-                writer.aux(SLOT_TASK, task.as_bytes())?;
-            }
-        }
-        if !options.exclude_functions {
-            for library in self.script.libraries.iter() {
-                writer.function(&library.code)?;
-            }
-        }
+        self.write_preface(&mut writer, options)?;
         if options.exclude_data {
             return writer.finish();
         }
@@ -77,6 +58,32 @@ impl Server {
         }
         self.log_skipped("BGSAVE", keys);
         writer.finish()
+    }
+
+    /// Writes what stands before the data.
+    fn write_preface<W: Write>(&self, writer: &mut Writer<W>, options: &SnapshotOptions) -> io::Result<()> {
+        writer.header(&AuxInfo {
+            redis_version: REDIS_VERSION,
+            ctime_s: now_s(),
+            used_memory: alloc::used() as u64,
+            repl: options.repl.as_ref(),
+            aof_base: options.aof_base,
+        })?;
+        // The log has commands that say so.
+        if !options.aof_base {
+            for import in self.imports_text() {
+                writer.aux(SLOT_IMPORT, import.as_bytes())?;
+            }
+            if let Some(task) = self.cluster().and_then(|machine| machine.task_text()) {
+                writer.aux(SLOT_TASK, task.as_bytes())?;
+            }
+        }
+        if !options.exclude_functions {
+            for library in self.script.libraries.iter() {
+                writer.function(&library.code)?;
+            }
+        }
+        Ok(())
     }
 
     /// Keys that are about to go are no part of what is written.

@@ -316,7 +316,6 @@ impl<T> Bucket<T> {
         self.at.cast::<u8>().map_addr(|a| a | i)
     }
 
-    /// The place of this address.
     pub(super) fn at_place(address: *const u8) -> (Bucket<T>, usize) {
         let at = address.cast_mut().map_addr(|a| a & !LACKS).cast();
         (Bucket { at, _of: PhantomData }, address.addr() & LACKS)

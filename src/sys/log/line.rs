@@ -118,7 +118,6 @@ fn write_escaped(text: &str, f: &mut Formatter<'_>) -> fmt::Result {
     })
 }
 
-/// The time of a line.
 struct Time<'a>(&'a Line<'a>);
 
 impl Display for Time<'_> {

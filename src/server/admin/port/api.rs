@@ -193,7 +193,6 @@ pub(super) fn keys(srv: &mut Server, _: &Request) -> Response {
     Response { task: Some(Task::Keys(Box::new(sample))), ..Response::json(Vec::new()) }
 }
 
-/// A key as it was seen.
 #[derive(Clone, Debug)]
 struct SeenKey {
     db: usize,

@@ -18,7 +18,6 @@ enum Step {
     Again,
     /// Its socket has to be waited for.
     Wait,
-    /// A request is there.
     Answer(Box<Request>),
     Refuse(Status),
     /// More output is to be made.

@@ -9,8 +9,8 @@ use crate::config::OBUF_REPLICA;
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Conn, Source};
-use crate::persist::as_commands::put_command;
 use crate::resp::Args;
+use crate::resp::encode::put_command;
 use crate::server::Server;
 use crate::server::clients::ClientFlags;
 use crate::server::dispatch::blocked::{BlockKind, BlockState};
@@ -359,7 +359,6 @@ impl Server {
 
     // ---- both sides ----
 
-    /// The link that a client is.
     pub(crate) fn job_of(&self, id: ClientId) -> Option<JobLink> {
         Some(self.bus.as_ref()?.migrations.link_of(id)?.name)
     }

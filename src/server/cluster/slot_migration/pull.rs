@@ -4,7 +4,7 @@
 use super::JobId;
 use crate::cluster::node::NodeId;
 use crate::net::ClientId;
-use crate::persist::as_commands::put_command;
+use crate::resp::encode::put_command;
 use crate::server::Server;
 use crate::structs::slots::SlotSet;
 

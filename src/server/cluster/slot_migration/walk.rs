@@ -19,7 +19,8 @@
 //! some of the former, so the walk ends however fast keys become late.
 
 use crate::keyspace::{Db, Entry, KeyHash};
-use crate::persist::as_commands::{Place, put_command, put_entry};
+use crate::persist::as_commands::{Place, put_entry};
+use crate::resp::encode::put_command;
 use crate::structs::slots::{Slot, SlotSet};
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;

@@ -5,10 +5,10 @@
 
 use crate::persist::aof::append::open_incr;
 use crate::persist::aof::manifest::{reason, shown};
-use crate::persist::as_commands::put_command;
 use crate::persist::child::ChildKind;
 use crate::persist::snapshot::{FileSink, SnapshotOptions};
 use crate::persist::state::AofState;
+use crate::resp::encode::put_command;
 use crate::server::Server;
 use crate::sys::fork::Ended;
 use crate::sys::reserve::open_in_need;
