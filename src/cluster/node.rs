@@ -189,6 +189,8 @@ pub(crate) struct Node {
     pub(crate) said_name: Option<String>,
     /// The newest config epoch it announced as a master.
     pub(crate) config_epoch: u64,
+    /// When we heard of that, by whomever; 0: before we started.
+    pub(crate) epoch_ms: i64,
     /// The slots bound to it, as in `Cluster::owner`.
     pub(crate) slots: SlotSet,
     /// `slots.len()`, cached.
@@ -269,6 +271,7 @@ impl Node {
             shard_id,
             flags,
             config_epoch: 0,
+            epoch_ms: 0,
             slots: SlotSet::default(),
             slot_count: 0,
             replicas: Vec::new(),
