@@ -318,7 +318,7 @@ impl Cluster {
 
     fn pong_arrived(&mut self, key: NodeKey, serves: bool, env: &Env) {
         let node = &mut self.nodes[key];
-        node.pong_received_ms = env.now_ms;
+        (node.pong_received_ms, node.answered_ms) = (env.now_ms, env.now_ms);
         node.ping_sent_ms = 0;
         self.nodes.forget_wake(key);
         let node = &mut self.nodes[key];

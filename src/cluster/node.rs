@@ -215,6 +215,8 @@ pub(crate) struct Node {
     pub(crate) data_received_ms: i64,
     /// When FAIL was set.
     pub(crate) fail_time_ms: i64,
+    /// When it last answered a ping of ours.
+    pub(crate) answered_ms: i64,
     /// When we last voted for a replica of this master.
     pub(crate) voted_ms: i64,
     /// The replica of this master that we voted for.
@@ -284,6 +286,7 @@ impl Node {
             answers_in_ms: 0,
             data_received_ms: 0,
             fail_time_ms: 0,
+            answered_ms: 0,
             voted_ms: 0,
             said_name: None,
             voted_for: None,
