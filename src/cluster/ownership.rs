@@ -3,6 +3,8 @@
 //! Owns the binding between slots and nodes, in both directions, and the rule that decides between claims: the greater
 //! config epoch wins. A master that loses its last slot follows the winner.
 
+use std::collections::BTreeMap;
+
 use super::node::{NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, Header};
 use super::{Action, Cluster, Env};
@@ -95,11 +97,14 @@ impl Cluster {
             return;
         };
         if self.nodes[key].is_master() || !self.nodes[key].is_replica() {
-            let had_slots = self.nodes[key].slot_count > 0;
+            let (had_slots, shard) = (self.nodes[key].slot_count > 0, self.nodes[key].shard_id);
             self.unbind_all(key);
             // Whoever took its place may not have told us yet. It says of its master what an UPDATE would, without which nobody
             // would seem to serve the slots meanwhile.
             if let Some(heir) = self.nodes.find(&master_id).filter(|m| had_slots && ![self.myself, key].contains(m)) {
+                if self.nodes[heir].is_replica() {
+                    self.set_shard(heir, shard);
+                }
                 self.on_update(heir, header.config_epoch, &header.slots, env);
             }
             let flags = &mut self.nodes[key].flags;
@@ -239,12 +244,23 @@ impl Cluster {
             return;
         }
         if self.nodes[about].is_replica() {
+            // It may have gone to another shard, and been elected there, since we heard of it.
+            let shard = self.shard_of_slots(slots);
             self.set_node_as_master(about);
+            shard.into_iter().for_each(|shard| self.set_shard(about, shard));
         }
         let node = &mut self.nodes[about];
         (node.config_epoch, node.epoch_ms) = (config_epoch, env.now_ms);
         self.save_claims();
         self.take_in_claim(about, config_epoch, slots, env);
+    }
+
+    /// The shard that has most of these slots, as far as we know.
+    fn shard_of_slots(&self, slots: &SlotSet) -> Option<NodeId> {
+        let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let owners = slots.iter().filter_map(|slot| self.owner[usize::from(slot)]);
+        owners.for_each(|owner| *counts.entry(self.nodes[owner].shard_id).or_default() += 1);
+        counts.into_iter().max_by_key(|(_, count)| *count).map(|(shard, _)| shard)
     }
 
     /// Processes a claim of slots under an epoch. The claimant gets those that nobody claims by a greater or equal one,
@@ -650,6 +666,27 @@ mod tests {
         let (mut c, heir) = elected();
         hears_replica(&mut c, 'c', 1, (NOW_MS + 5, Some(NOW_MS + 1)));
         assert!(c.nodes[heir].is_replica());
+    }
+
+    /// An operator gave it to the other master while this node was away, and only others tell of its election so far, or the one
+    /// that it replaced.
+    #[test]
+    fn a_replica_that_was_elected_elsewhere_is_no_heir() {
+        for is_told_by_replaced in [false, true] {
+            let mut c = node('a', ClusterConfig::default());
+            let [gone, other, heir] = ['c', 'b', 'd'].map(|name| c.nodes.find(&id(name)).unwrap());
+            let (env, shard) = (Env::at(NOW_MS), c.nodes[other].shard_id);
+            if is_told_by_replaced {
+                let header = node('b', ClusterConfig::default()).header(0, &env);
+                let header = Header { config_epoch: 7, replica_of: Some(id('c')), ..header };
+                c.take_in_role(other, &header, &env);
+            } else {
+                c.on_update(gone, 7, &(1000..2000).collect(), &env);
+            }
+            assert!(c.nodes[gone].is_voter() && c.nodes[gone].shard_id == shard);
+            c.on_update(heir, 6, &(0..1000).collect(), &env);
+            assert_eq!((followed(&c), c.nodes[heir].shard_id), (Some(id('d')), c.myself().shard_id));
+        }
     }
 
     /// The target of a slot would see no owner of it otherwise, and the cluster as down, when the source's place is taken.
