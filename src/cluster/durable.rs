@@ -26,7 +26,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::node::{NodeId, NodeKey};
+use super::node::{Node, NodeId, NodeKey};
 use super::{Cluster, Env};
 pub(super) use message::{MODULE_ID, Message};
 
@@ -169,7 +169,8 @@ struct Proposal {
     is_told: bool,
     told_ms: i64,
     first_told_ms: i64,
-    accepted: BTreeSet<NodeId>,
+    /// Who has it on disk, ourselves included, and for replicas of whom each had voted by then, as far as the end is not known.
+    accepted: BTreeMap<NodeId, Vec<NodeId>>,
     /// The number of the change by which it is on our own disk.
     change: u64,
     /// A majority of the voters has it. Looked at every tick and when one accepts: acknowledgements are too many for that.
@@ -436,7 +437,9 @@ impl Cluster {
                 self.durable.evidence.insert(self.nodes[sender].id, (epoch, supporters));
             }
             Message::Propose { shard, record } => self.on_propose(sender, shard, record, env),
-            Message::Accepted { lineage, version } => self.on_accepted(sender, lineage, version, env),
+            Message::Accepted { lineage, version, voters, voted } => {
+                self.on_accepted(sender, (lineage, version), (voters, voted), env);
+            }
             Message::Known { shard, promised, promised_to, record } => {
                 self.on_known(sender, shard, promised, promised_to, record);
             }
@@ -621,13 +624,41 @@ impl Cluster {
         offsets.get(copies - 1).copied().unwrap_or(0)
     }
 
-    /// Looks which proposals a majority of the voters has, ourselves included. What stands replaces what was before it.
+    /// The masters that claim slots as a number, to see whether another node knows of the same.
+    fn voters_number(&self) -> u64 {
+        let number = |id: &NodeId| {
+            id.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| {
+                (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            })
+        };
+        let is_all_claimed = self.unclaimed.is_empty();
+        let claims = |n: &Node| n.is_voter() && (is_all_claimed || !n.slots.without(&self.unclaimed).is_empty());
+        self.nodes.iter().filter(|(_, n)| claims(n)).fold(0, |all, (_, n)| all ^ number(&n.id))
+    }
+
+    /// The masters whose places a replica may have taken by our vote: we do not know how the election ended.
+    fn open_votes(&self) -> Vec<NodeId> {
+        let voted =
+            self.nodes.iter().filter(|(key, n)| n.is_voter() && n.voted_for.is_some() && self.vote_is_open(*key));
+        voted.map(|(_, n)| n.id).collect()
+    }
+
+    /// Looks which proposals a majority of the voters has, ourselves included. What stands replaces what was before it. A voter does
+    /// not count together with one that may have helped to replace it before it accepted the record, as whoever did so was told
+    /// nothing of that.
     fn note_standing(&mut self) {
-        let needed = self.quorum();
+        let (needed, me) = (self.quorum(), self.myself().id);
         let voters = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter());
         let voters: Vec<NodeId> = voters.map(|(_, n)| n.id).collect();
+        let open = self.open_votes();
         for proposal in &mut self.durable.proposals {
-            let accepted = voters.iter().filter(|id| proposal.accepted.contains(id)).count();
+            if let Some(voted) = proposal.accepted.get_mut(&me) {
+                voted.retain(|id| open.contains(id));
+            }
+            let lists = voters.iter().chain([&me]).filter_map(|id| proposal.accepted.get(id));
+            let replaced: Vec<&NodeId> = lists.flatten().collect();
+            let counts = |id: &&NodeId| proposal.accepted.contains_key(id) && !replaced.contains(id);
+            let accepted = voters.iter().filter(counts).count();
             proposal.stands = proposal.is_told && self.saving.has(proposal.change) && accepted + 1 >= needed;
         }
         if let Some(at) = self.durable.proposals.iter().rposition(|p| p.stands) {
@@ -658,7 +689,7 @@ impl Cluster {
             is_told: false,
             told_ms: 0,
             first_told_ms: env.now_ms,
-            accepted: BTreeSet::new(),
+            accepted: BTreeMap::new(),
             change: 0,
             stands: false,
         });
@@ -702,6 +733,8 @@ impl Cluster {
             self.durable.proposals[at].first_told_ms = env.now_ms;
             let record = self.durable.proposals[at].record.clone();
             // We are a voter, too.
+            let (me, voted) = (self.myself().id, self.open_votes());
+            self.durable.proposals[at].accepted.insert(me, voted);
             self.my_shard_mut().take_in_record(record);
             self.durable.proposals[at].change = self.save_to_tell();
             self.note_standing();
@@ -719,7 +752,7 @@ impl Cluster {
         }
     }
 
-    /// Tells the newest proposal to all who have not accepted it, again and again.
+    /// Tells the newest proposal to all who have not accepted it, or may not count with others, again and again.
     fn tell_proposal(&mut self, env: &Env) {
         let Some(newest) = self.durable.proposals.iter_mut().rfind(|p| p.is_told) else { return };
         if env.now_ms - newest.told_ms < REPEAT_MS {
@@ -728,16 +761,22 @@ impl Cluster {
         newest.told_ms = env.now_ms;
         let (record, accepted) = (newest.record.clone(), newest.accepted.clone());
         let others = self.nodes.iter().filter(|(key, n)| *key != self.myself && !n.in_handshake() && !n.failed());
-        let others: Vec<NodeKey> = others.filter(|(_, n)| !accepted.contains(&n.id)).map(|(key, _)| key).collect();
+        let is_done = |n: &Node| accepted.get(&n.id).is_some_and(Vec::is_empty);
+        let others: Vec<NodeKey> = others.filter(|(_, n)| !is_done(n)).map(|(key, _)| key).collect();
         let message = Message::Propose { shard: self.myself().shard_id, record };
         self.once_saved(|c| c.tell_all(&others, &message, env));
     }
 
-    fn on_accepted(&mut self, sender: NodeKey, lineage: Lineage, version: u64, env: &Env) {
+    /// A voter that knows of other voters than we do does not count, and is asked again: it may have helped to replace one whom we
+    /// count, which it knows and we do not.
+    fn on_accepted(&mut self, sender: NodeKey, order: (Lineage, u64), (voters, voted): (u64, Vec<NodeId>), env: &Env) {
         let id = self.nodes[sender].id;
+        if voters != self.voters_number() {
+            return;
+        }
         for proposal in &mut self.durable.proposals {
-            if proposal.record.order() == (lineage, version) {
-                proposal.accepted.insert(id);
+            if proposal.record.order() == order {
+                proposal.accepted.insert(id, voted.clone());
             }
         }
         self.note_standing();
@@ -826,7 +865,9 @@ impl Cluster {
             known.take_in_record(record);
             self.save_to_tell();
         }
-        self.once_saved(|c| c.tell(sender, &Message::Accepted { lineage, version }, env));
+        // For whom we vote from now on we tell of the record as well.
+        let (voters, voted) = (self.voters_number(), self.open_votes());
+        self.once_saved(|c| c.tell(sender, &Message::Accepted { lineage, version, voters, voted }, env));
     }
 
     fn on_take_over(&mut self, sender: NodeKey, forced: bool, env: &Env) {

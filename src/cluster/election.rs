@@ -516,6 +516,9 @@ impl Cluster {
         if !self.nodes[master].failed() && !forced {
             return Err("its master is up".into());
         }
+        if !forced && self.is_back(master, env) {
+            return Err("its master answers again".into());
+        }
         if let Some(left_ms) = self.promise_lasts_ms(master, env).filter(|_| !forced) {
             return Err(format!("its master may serve for {left_ms} milliseconds more"));
         }
@@ -684,6 +687,20 @@ mod tests {
         voter.elected_ms = START_MS + 5000;
         assert!(!request(&mut voter, START_MS + 7000, 0));
         assert!(request(&mut voter, START_MS + 7001, 0));
+    }
+
+    /// Where others do not consider it failed each vote would keep it without its lease, until the next one.
+    #[test]
+    fn about_who_answers_again_for_long_nobody_votes() {
+        for (answered_ms, later_ms, mflags, votes) in
+            [(4000, 5000, 0, true), (4001, 5000, 0, false), (4001, 5000, MFLAG_FORCE_ACK, true), (4001, 6002, 0, true)]
+        {
+            let mut voter = cluster(B, 5);
+            let master = key(&voter, A);
+            let node = &mut voter.nodes[master];
+            (node.fail_time_ms, node.answered_ms) = (START_MS, START_MS + answered_ms);
+            assert_eq!(request(&mut voter, START_MS + later_ms, mflags), votes, "{answered_ms} {later_ms} {mflags}");
+        }
     }
 
     /// Of two elections at once the request of the one that began first may come last.

@@ -502,6 +502,14 @@ impl Cluster {
         self.save_later_and_update();
     }
 
+    /// Whether a failed master answers us again, and for so long that only an election whose end we do not know keeps its failure
+    /// up. One more vote about it would keep that up for as long again: where others do not consider it failed, and do not vote, it
+    /// would be refused its lease as often as its replica asks, and never be replaced.
+    pub(super) fn is_back(&self, key: NodeKey, env: &Env) -> bool {
+        let (timeout, n) = (self.config.node_timeout_ms, &self.nodes[key]);
+        n.failed() && n.answered_ms - n.fail_time_ms > timeout * FAIL_UNDO && env.now_ms - n.answered_ms <= timeout
+    }
+
     // ---- the cluster's state ----
 
     /// Decides whether the cluster is up: every slot served (if that is required) and a majority of voters in reach. A

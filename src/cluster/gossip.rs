@@ -161,7 +161,7 @@ impl Cluster {
         // A replica says its master's, which would be in the way of others' claims if a packet of the time when it was
         // master itself comes later, by its other link.
         if header.config_epoch > node.config_epoch && header.replica_of.is_none() {
-            node.config_epoch = header.config_epoch;
+            (node.config_epoch, node.epoch_ms) = (header.config_epoch, env.now_ms);
             if self.myself().replica_of == Some(sender) {
                 // Without it we could not take the master's place, and it may not be there to tell us again.
                 self.save_claims();
@@ -210,12 +210,13 @@ impl Cluster {
                 self.update_address(key, link, header, env);
             }
         }
+        let mut answered_ms = None;
         if let (false, PacketType::Pong, Some(key)) = (self.links[&link].inbound, kind, node_of_link) {
-            self.take_in_answer(link, key, self.is_doubted(gossip), env);
+            answered_ms = self.take_in_answer(link, key, self.is_doubted(gossip), env);
             self.note_answer_as_told(link, header);
             self.pong_arrived(key, header.state_ok, env);
         }
-        let Some(key) = sender else { return };
+        let Some(key) = sender.filter(|key| !self.is_from_before_election(*key, header, answered_ms)) else { return };
         self.take_in_role(key, header, env);
         self.take_in_slots(key, header, env);
         self.resolve_epoch_collision(key, header);
@@ -309,7 +310,7 @@ impl Cluster {
 
     fn pong_arrived(&mut self, key: NodeKey, serves: bool, env: &Env) {
         let node = &mut self.nodes[key];
-        node.pong_received_ms = env.now_ms;
+        (node.pong_received_ms, node.answered_ms) = (env.now_ms, env.now_ms);
         node.ping_sent_ms = 0;
         self.nodes.forget_wake(key);
         let node = &mut self.nodes[key];

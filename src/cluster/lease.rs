@@ -132,10 +132,11 @@ impl Cluster {
         };
     }
 
-    /// A PONG came on the link that we opened to this node. `doubted`: it calls us failing.
-    pub(super) fn take_in_answer(&mut self, link: LinkId, key: NodeKey, doubted: bool, env: &Env) {
-        let Some(l) = self.links.get_mut(&link) else { return };
-        let Some(sent_ms) = l.pings.pop_front() else { return };
+    /// A PONG came on the link that we opened to this node. `doubted`: it calls us failing. When the ping was sent that it
+    /// answers, if it answers one.
+    pub(super) fn take_in_answer(&mut self, link: LinkId, key: NodeKey, doubted: bool, env: &Env) -> Option<i64> {
+        let l = self.links.get_mut(&link)?;
+        let sent_ms = l.pings.pop_front()?;
         l.is_answered = true;
         let usual_ms = &mut self.nodes[key].answers_in_ms;
         *usual_ms += (env.now_ms - sent_ms - *usual_ms) / 8;
@@ -146,6 +147,7 @@ impl Cluster {
             self.nodes[key].granted_ms = 0;
             self.lose_lease(env);
         }
+        Some(sent_ms)
     }
 
     /// The node promised, in an answer to what was sent at `sent_ms`, not to vote against us.

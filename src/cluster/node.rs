@@ -189,6 +189,8 @@ pub(crate) struct Node {
     pub(crate) said_name: Option<String>,
     /// The newest config epoch it announced as a master.
     pub(crate) config_epoch: u64,
+    /// When we heard of that, by whomever; 0: before we started.
+    pub(crate) epoch_ms: i64,
     /// The slots bound to it, as in `Cluster::owner`.
     pub(crate) slots: SlotSet,
     /// `slots.len()`, cached.
@@ -213,6 +215,8 @@ pub(crate) struct Node {
     pub(crate) data_received_ms: i64,
     /// When FAIL was set.
     pub(crate) fail_time_ms: i64,
+    /// When it last answered a ping of ours.
+    pub(crate) answered_ms: i64,
     /// When we last voted for a replica of this master.
     pub(crate) voted_ms: i64,
     /// The replica of this master that we voted for.
@@ -268,6 +272,7 @@ impl Node {
             shard_id,
             flags,
             config_epoch: 0,
+            epoch_ms: 0,
             slots: SlotSet::default(),
             slot_count: 0,
             replicas: Vec::new(),
@@ -280,6 +285,7 @@ impl Node {
             answers_in_ms: 0,
             data_received_ms: 0,
             fail_time_ms: 0,
+            answered_ms: 0,
             voted_ms: 0,
             said_name: None,
             voted_for: None,

@@ -3,6 +3,8 @@
 //! Owns the binding between slots and nodes, in both directions, and the rule that decides between claims: the greater
 //! config epoch wins. A master that loses its last slot follows the winner.
 
+use std::collections::BTreeMap;
+
 use super::node::{NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, Header};
 use super::{Action, Cluster, Env};
@@ -78,6 +80,16 @@ impl Cluster {
 
     // ---- what a PING says of its sender ----
 
+    /// Whether a packet says of a master what it was before it was elected in its shard: it comes late, by another link than what
+    /// we know came by. Who took its place in turn has a greater epoch. An answer to what we sent since is no older than that
+    /// (`answered_ms`: when the ping was sent that this answers).
+    pub(super) fn is_from_before_election(&self, key: NodeKey, header: &Header, answered_ms: Option<i64>) -> bool {
+        let n = &self.nodes[key];
+        let is_older = n.is_voter() && header.config_epoch < n.config_epoch && answered_ms <= Some(n.epoch_ms);
+        let master = header.replica_of.filter(|_| is_older).and_then(|id| self.nodes.find(&id));
+        master.is_some_and(|master| self.nodes[master].shard_id == n.shard_id)
+    }
+
     /// Processes the sender's role: master, or replica of a node.
     pub(super) fn take_in_role(&mut self, key: NodeKey, header: &Header, env: &Env) {
         let Some(master_id) = header.replica_of else {
@@ -85,11 +97,14 @@ impl Cluster {
             return;
         };
         if self.nodes[key].is_master() || !self.nodes[key].is_replica() {
-            let had_slots = self.nodes[key].slot_count > 0;
+            let (had_slots, shard) = (self.nodes[key].slot_count > 0, self.nodes[key].shard_id);
             self.unbind_all(key);
             // Whoever took its place may not have told us yet. It says of its master what an UPDATE would, without which nobody
             // would seem to serve the slots meanwhile.
             if let Some(heir) = self.nodes.find(&master_id).filter(|m| had_slots && ![self.myself, key].contains(m)) {
+                if self.nodes[heir].is_replica() {
+                    self.set_shard(heir, shard);
+                }
                 self.on_update(heir, header.config_epoch, &header.slots, env);
             }
             let flags = &mut self.nodes[key].flags;
@@ -229,11 +244,23 @@ impl Cluster {
             return;
         }
         if self.nodes[about].is_replica() {
+            // It may have gone to another shard, and been elected there, since we heard of it.
+            let shard = self.shard_of_slots(slots);
             self.set_node_as_master(about);
+            shard.into_iter().for_each(|shard| self.set_shard(about, shard));
         }
-        self.nodes[about].config_epoch = config_epoch;
+        let node = &mut self.nodes[about];
+        (node.config_epoch, node.epoch_ms) = (config_epoch, env.now_ms);
         self.save_claims();
         self.take_in_claim(about, config_epoch, slots, env);
+    }
+
+    /// The shard that has most of these slots, as far as we know.
+    fn shard_of_slots(&self, slots: &SlotSet) -> Option<NodeId> {
+        let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let owners = slots.iter().filter_map(|slot| self.owner[usize::from(slot)]);
+        owners.for_each(|owner| *counts.entry(self.nodes[owner].shard_id).or_default() += 1);
+        counts.into_iter().max_by_key(|(_, count)| *count).map(|(shard, _)| shard)
     }
 
     /// Processes a claim of slots under an epoch. The claimant gets those that nobody claims by a greater or equal one,
@@ -593,6 +620,72 @@ mod tests {
                 claims(&mut c, 'c', 6, 0..999);
                 assert_eq!(followed(&c), Some(id('c')), "{me} {allow_replica_migration}");
             }
+        }
+    }
+
+    /// A packet that `sender` sent when it was no master yet, or that says so, comes: at this time, as an answer to a ping sent then.
+    fn hears_replica(c: &mut Cluster, sender: char, config_epoch: u64, (now_ms, answers_ms): (i64, Option<i64>)) {
+        use super::super::wire::{self, Body, PacketType};
+        let header = Header { config_epoch, ..node(sender, ClusterConfig::default()).header(0, &Env::at(NOW_MS)) };
+        assert!(header.replica_of.is_some());
+        let kind = if answers_ms.is_some() { PacketType::Pong } else { PacketType::Ping };
+        let link = match answers_ms {
+            Some(sent_ms) => {
+                let key = c.nodes.find(&id(sender)).unwrap();
+                c.connect(key, sent_ms);
+                let link = c.nodes[key].link.unwrap();
+                c.links.get_mut(&link).unwrap().pings = [sent_ms].into();
+                link
+            }
+            None => c.on_accept(now_ms, "127.0.0.1".into(), "127.0.0.1".into()),
+        };
+        let body = Body::Ping { kind, gossip: vec![], extensions: vec![] };
+        c.on_packet(link, &wire::encode(&header, &body), &Env::at(now_ms));
+    }
+
+    /// With one link in either direction packets of one node may come in another order than they left.
+    #[test]
+    fn what_a_node_said_before_it_was_elected_makes_it_no_replica_again() {
+        let elected = || {
+            let mut c = node('a', ClusterConfig::default());
+            let heir = c.nodes.find(&id('c')).unwrap();
+            c.on_update(heir, 6, &(0..999).collect(), &Env::at(NOW_MS));
+            (c, heir)
+        };
+        let (mut c, heir) = elected();
+        hears_replica(&mut c, 'c', 1, (NOW_MS + 5, None));
+        hears_replica(&mut c, 'c', 1, (NOW_MS + 6, Some(NOW_MS - 1)));
+        assert!(c.nodes[heir].is_master() && c.owner_of(5) == Some(heir));
+        // So whoever loses its last slot follows it.
+        claims(&mut c, 'b', 7, 999..2000);
+        assert_eq!(followed(&c), Some(id('c')));
+        // Its master was elected again; or it was reset, and says so after we knew that it was elected.
+        let (mut c, heir) = elected();
+        hears_replica(&mut c, 'c', 7, (NOW_MS + 5, None));
+        assert!(c.nodes[heir].is_replica());
+        let (mut c, heir) = elected();
+        hears_replica(&mut c, 'c', 1, (NOW_MS + 5, Some(NOW_MS + 1)));
+        assert!(c.nodes[heir].is_replica());
+    }
+
+    /// An operator gave it to the other master while this node was away, and only others tell of its election so far, or the one
+    /// that it replaced.
+    #[test]
+    fn a_replica_that_was_elected_elsewhere_is_no_heir() {
+        for is_told_by_replaced in [false, true] {
+            let mut c = node('a', ClusterConfig::default());
+            let [gone, other, heir] = ['c', 'b', 'd'].map(|name| c.nodes.find(&id(name)).unwrap());
+            let (env, shard) = (Env::at(NOW_MS), c.nodes[other].shard_id);
+            if is_told_by_replaced {
+                let header = node('b', ClusterConfig::default()).header(0, &env);
+                let header = Header { config_epoch: 7, replica_of: Some(id('c')), ..header };
+                c.take_in_role(other, &header, &env);
+            } else {
+                c.on_update(gone, 7, &(1000..2000).collect(), &env);
+            }
+            assert!(c.nodes[gone].is_voter() && c.nodes[gone].shard_id == shard);
+            c.on_update(heir, 6, &(0..1000).collect(), &env);
+            assert_eq!((followed(&c), c.nodes[heir].shard_id), (Some(id('d')), c.myself().shard_id));
         }
     }
 

@@ -526,7 +526,7 @@ pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
         Body::Update { config_epoch, node, slots } => {
             out.extend_from_slice(&config_epoch.to_be_bytes());
             out.extend_from_slice(node.as_bytes());
-            out.extend_from_slice(slots.as_bytes());
+            out.extend_from_slice(&slots.to_bytes());
             (PacketType::Update as u16, 0, 0)
         }
         Body::MfStart => (PacketType::MfStart as u16, 0, 0),
@@ -562,7 +562,7 @@ fn encode_header(
     put(AT_CONFIG_EPOCH, &header.config_epoch.to_be_bytes());
     put(AT_OFFSET, &header.offset.to_be_bytes());
     put(AT_SENDER, header.sender.as_bytes());
-    put(AT_SLOTS, header.slots.as_bytes());
+    put(AT_SLOTS, &header.slots.to_bytes());
     if let Some(master) = &header.replica_of {
         put(AT_REPLICA_OF, master.as_bytes());
     }

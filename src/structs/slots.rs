@@ -31,17 +31,19 @@ fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// No slot.
-static NONE: [u8; SLOT_BYTES] = [0; SLOT_BYTES];
-
-/// A set of slots in the byte order of the bus. One to which none was ever added takes no memory: half of the nodes of a
-/// cluster are replicas.
+/// A set of slots. It takes the memory of what lies between the first and the last that were ever in it, a bit each: half of the
+/// nodes of a cluster are replicas, and most masters have few ranges.
 #[derive(Clone, Default)]
-pub(crate) struct SlotSet(Option<Box<[u8; SLOT_BYTES]>>);
+pub(crate) struct SlotSet {
+    /// How many words are before the first one here.
+    skipped: usize,
+    /// 64 slots each, the first in the lowest bit. There are none in words before and after these.
+    words: Vec<u64>,
+}
 
 impl PartialEq for SlotSet {
     fn eq(&self, other: &SlotSet) -> bool {
-        self.as_bytes() == other.as_bytes()
+        self.full_words() == other.full_words()
     }
 }
 
@@ -56,82 +58,105 @@ impl std::fmt::Debug for SlotSet {
 impl SlotSet {
     /// A set from the bitmap of a packet.
     pub(crate) fn from_bytes(bytes: &[u8; SLOT_BYTES]) -> Self {
-        SlotSet(Some(Box::new(*bytes)))
+        let words = bytes.as_chunks().0;
+        let is_full = |word: &[u8; 8]| *word != [0; 8];
+        let Some(first) = words.iter().position(is_full) else { return SlotSet::default() };
+        let end = words.iter().rposition(is_full).map_or(first, |last| last + 1);
+        SlotSet { skipped: first, words: words[first..end].iter().map(|word| u64::from_le_bytes(*word)).collect() }
     }
 
     /// The bitmap, as packets have it.
-    pub(crate) fn as_bytes(&self) -> &[u8; SLOT_BYTES] {
-        self.0.as_deref().unwrap_or(&NONE)
+    pub(crate) fn to_bytes(&self) -> [u8; SLOT_BYTES] {
+        let mut out = [0; SLOT_BYTES];
+        let all = out.as_chunks_mut().0.iter_mut().skip(self.skipped);
+        all.zip(&self.words).for_each(|(to, word)| *to = word.to_le_bytes());
+        out
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8; SLOT_BYTES] {
-        self.0.get_or_insert_with(|| Box::new(NONE))
+    fn word(&self, at: usize) -> u64 {
+        self.words.get(at.wrapping_sub(self.skipped)).copied().unwrap_or(0)
+    }
+
+    fn word_mut(&mut self, at: usize) -> &mut u64 {
+        if self.words.is_empty() {
+            self.skipped = at;
+        }
+        if at < self.skipped {
+            drop(self.words.splice(..0, std::iter::repeat_n(0, self.skipped - at)));
+            self.skipped = at;
+        }
+        let index = at - self.skipped;
+        if index >= self.words.len() {
+            self.words.resize(index + 1, 0);
+        }
+        &mut self.words[index]
+    }
+
+    /// The words from the first to the last one with slots, and the number of the first.
+    fn full_words(&self) -> Option<(usize, &[u64])> {
+        let first = self.words.iter().position(|word| *word != 0)?;
+        let last = self.words.iter().rposition(|word| *word != 0)?;
+        Some((self.skipped + first, &self.words[first..=last]))
     }
 
     pub(crate) fn contains(&self, slot: Slot) -> bool {
-        self.as_bytes()[usize::from(slot) / 8] & (1 << (slot % 8)) != 0
+        self.word(usize::from(slot) / 64) & (1 << (slot % 64)) != 0
     }
 
     /// Adds `slot`; true if it was not there.
     pub(crate) fn insert(&mut self, slot: Slot) -> bool {
-        let byte = &mut self.bytes_mut()[usize::from(slot) / 8];
-        let bit = 1 << (slot % 8);
-        let new = *byte & bit == 0;
-        *byte |= bit;
+        let word = self.word_mut(usize::from(slot) / 64);
+        let bit = 1 << (slot % 64);
+        let new = *word & bit == 0;
+        *word |= bit;
         new
     }
 
     /// Takes `slot` out; true if it was there.
     pub(crate) fn remove(&mut self, slot: Slot) -> bool {
-        let Some(bytes) = &mut self.0 else { return false };
-        let byte = &mut bytes[usize::from(slot) / 8];
-        let bit = 1 << (slot % 8);
-        let was = *byte & bit != 0;
-        *byte &= !bit;
+        let was = self.contains(slot);
+        if was {
+            *self.word_mut(usize::from(slot) / 64) &= !(1 << (slot % 64));
+        }
         was
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.words().map(|word| word.count_ones() as usize).sum()
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.words().all(|word| word == 0)
+        self.words.iter().all(|word| *word == 0)
     }
 
     /// The set without the slots of `other`.
     pub(crate) fn without(&self, other: &SlotSet) -> SlotSet {
         let mut out = self.clone();
-        for (a, b) in out.0.iter_mut().flat_map(|bytes| bytes.iter_mut()).zip(other.as_bytes()) {
-            *a &= !b;
-        }
+        out.words.iter_mut().enumerate().for_each(|(index, word)| *word &= !other.word(self.skipped + index));
         out
     }
 
     /// The set together with the slots of `other`.
     pub(crate) fn with(&self, other: &SlotSet) -> SlotSet {
         let mut out = self.clone();
-        for (a, b) in out.bytes_mut().iter_mut().zip(other.as_bytes()) {
-            *a |= b;
-        }
+        other.words().filter(|(_, word)| *word != 0).for_each(|(at, word)| *out.word_mut(at) |= word);
         out
     }
 
     /// The first slot that is in the other set, too.
     pub(crate) fn first_common(&self, other: &SlotSet) -> Option<Slot> {
-        let both = self.words().zip(other.words()).map(|(a, b)| a & b);
-        let (at, both) = both.enumerate().find(|(_, both)| *both != 0)?;
+        let (at, both) = self.words().map(|(at, word)| (at, word & other.word(at))).find(|(_, both)| *both != 0)?;
         Some((at * 64) as Slot + both.trailing_zeros() as Slot)
     }
 
-    /// 64 slots each, the first in the lowest bit.
-    fn words(&self) -> impl Iterator<Item = u64> + '_ {
-        self.as_bytes().as_chunks().0.iter().map(|word| u64::from_le_bytes(*word))
+    /// The words, and the number of each.
+    fn words(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.words.iter().enumerate().map(|(index, word)| (self.skipped + index, *word))
     }
 
     /// The slots, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.words().enumerate().filter(|(_, word)| *word != 0).flat_map(|(at, mut word)| {
+        self.words().filter(|(_, word)| *word != 0).flat_map(|(at, mut word)| {
             std::iter::from_fn(move || {
                 let bit = (word != 0).then(|| word.trailing_zeros())?;
                 word &= word - 1;
@@ -143,7 +168,7 @@ impl SlotSet {
     /// The slots as inclusive ranges, ascending and maximal.
     pub(crate) fn ranges(&self) -> Vec<(Slot, Slot)> {
         let mut out: Vec<(Slot, Slot)> = Vec::new();
-        for (at, mut word) in self.words().enumerate() {
+        for (at, mut word) in self.words() {
             while word != 0 {
                 let skipped = word.trailing_zeros();
                 let run = (word >> skipped).trailing_ones();
@@ -200,7 +225,8 @@ mod tests {
     fn bit_order_is_low_bit_first() {
         let mut s = SlotSet::default();
         assert!(s.insert(0) && s.insert(9) && s.insert(16383) && !s.insert(9));
-        assert_eq!((s.as_bytes()[0], s.as_bytes()[1], s.as_bytes()[2047]), (1, 2, 128));
+        let bytes = s.to_bytes();
+        assert_eq!((bytes[0], bytes[1], bytes[2047]), (1, 2, 128));
         assert_eq!(s.ranges(), vec![(0, 0), (9, 9), (16383, 16383)]);
     }
 
@@ -211,7 +237,7 @@ mod tests {
         assert!(emptied.remove(5) && !emptied.remove(5));
         assert!(emptied == SlotSet::default() && SlotSet::from_bytes(&[0; SLOT_BYTES]) == emptied);
         assert!(SlotSet::default().is_empty() && !SlotSet::default().remove(5) && !SlotSet::default().contains(5));
-        assert_eq!(SlotSet::default().as_bytes(), &[0; SLOT_BYTES]);
+        assert_eq!(SlotSet::default().to_bytes(), [0; SLOT_BYTES]);
     }
 
     proptest! {
@@ -230,6 +256,13 @@ mod tests {
             prop_assert_eq!(s.with(&t).iter().collect::<Vec<_>>(), slots.union(&others).copied().collect::<Vec<_>>());
             let left: Vec<Slot> = slots.difference(&others).copied().collect();
             prop_assert_eq!(s.without(&t).iter().collect::<Vec<_>>(), left);
+            // However many words there are, it is the same set.
+            let mut fewer = s.with(&t);
+            others.difference(&slots).for_each(|slot| assert!(fewer.remove(*slot) && !fewer.contains(*slot)));
+            prop_assert_eq!(&fewer, &s);
+            for set in [&s, &fewer, &s.without(&t)] {
+                prop_assert_eq!(&SlotSet::from_bytes(&set.to_bytes()), set);
+            }
             let from_ranges: SlotSet = slots_in(&s.ranges()).collect();
             prop_assert_eq!(from_ranges, s);
         }

@@ -21,8 +21,9 @@ pub(in crate::cluster) enum Message {
     Evidence { epoch: u64, supporters: Vec<NodeId> },
     /// A master to everybody: which replicas of its shard count.
     Propose { shard: NodeId, record: Record },
-    /// The answer: it is on disk.
-    Accepted { lineage: Lineage, version: u64 },
+    /// The answer: it is on disk. `voters`: the masters with slots, as a number; `voted`: those of them for whose replicas we have
+    /// voted in elections whose end we do not know.
+    Accepted { lineage: Lineage, version: u64, voters: u64, voted: Vec<NodeId> },
     /// A replica to its master: I have promised myself, in the election of that epoch.
     Promised { epoch: u64 },
     /// A voter to a candidate, with its vote: what I know of a shard.
@@ -66,9 +67,11 @@ impl Message {
                 out.record(record);
                 5
             }
-            Message::Accepted { lineage, version } => {
+            Message::Accepted { lineage, version, voters, voted } => {
                 out.lineage(*lineage);
                 out.number(*version);
+                out.number(*voters);
+                out.ids(voted);
                 6
             }
             Message::Promised { epoch } => {
@@ -111,7 +114,12 @@ impl Message {
             3 => Message::Support { epoch: input.number()? },
             4 => Message::Evidence { epoch: input.number()?, supporters: input.ids()? },
             5 => Message::Propose { shard: input.id()?, record: input.record()? },
-            6 => Message::Accepted { lineage: input.lineage()?, version: input.number()? },
+            6 => Message::Accepted {
+                lineage: input.lineage()?,
+                version: input.number()?,
+                voters: input.number()?,
+                voted: input.ids()?,
+            },
             7 => Message::TakeOver { forced: input.number()? != 0 },
             8 => Message::Promised { epoch: input.number()? },
             9 => Message::Known {
@@ -214,7 +222,7 @@ mod tests {
             Message::Support { epoch: 8 },
             Message::Evidence { epoch: 8, supporters: ids(2) },
             Message::Propose { shard: ids(1)[0], record: record(4) },
-            Message::Accepted { lineage, version: 9 },
+            Message::Accepted { lineage, version: 9, voters: 1 << 63, voted: ids(1) },
             Message::TakeOver { forced: true },
             Message::Promised { epoch: 9 },
             Message::Denied { epoch: 10 },

@@ -226,9 +226,12 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Lineage;
+    use std::collections::BTreeMap;
+
+    use super::super::{Lead, Lineage, MODULE_ID, Proposal};
     use super::*;
-    use crate::cluster::ClusterConfig;
+    use crate::cluster::wire::{self, Body};
+    use crate::cluster::{Action, ClusterConfig};
 
     /// Three masters, the first of which has two replicas.
     const IDS: [char; 5] = ['a', 'b', 'c', 'd', 'e'];
@@ -314,5 +317,106 @@ mod tests {
         assert!(votes(&mut c, 25, &['d']));
         c.set_master(other);
         assert!(!votes(&mut c, 25, &['d']) && votes(&mut c, 25, &['d', 'e']));
+    }
+
+    const NOW_MS: i64 = 1_000_000;
+
+    /// What one of five masters knows, `a` to `c`, `g` and `h`. `d` and `e` are replicas of the first, and `f` of the third.
+    fn one_of_five(me: char) -> Cluster {
+        let masters = ['a', 'b', 'c', 'g', 'h'];
+        let mut text = String::new();
+        for (at, (name, of)) in
+            masters.map(|name| (name, name)).into_iter().chain([('d', 'a'), ('e', 'a'), ('f', 'c')]).enumerate()
+        {
+            let (role, master) = if name == of { ("master", "-".into()) } else { ("slave", id(of).to_string()) };
+            let (myself, slots) =
+                (if name == me { "myself," } else { "" }, if name == of { at.to_string() } else { String::new() });
+            text += &format!(
+                "{} 127.0.0.1:{at}@1{at},,shard-id={} {myself}{role} {master} 0 0 {} connected {slots}\n",
+                id(name),
+                id(of),
+                at + 1
+            );
+        }
+        let mut c = Cluster::from_nodes_conf(ClusterConfig::default(), 1, NOW_MS, &text).unwrap();
+        c.size = masters.len();
+        let owner = c.nodes.find(&id('a')).unwrap();
+        c.on_known(owner, id('a'), 1, Some(id('a')), Some(record('a', 1, 1, &['d'])));
+        c
+    }
+
+    fn key_of(c: &Cluster, name: char) -> NodeKey {
+        c.nodes.find(&id(name)).unwrap()
+    }
+
+    /// What this voter answers to a record of `a`, if it does, is heard there.
+    fn accepts(voter: &mut Cluster, owner: &mut Cluster, record: &Record) {
+        let (env, key) = (Env::at(NOW_MS), key_of(voter, 'a'));
+        voter.connect(key, NOW_MS);
+        voter.on_propose(key, id('a'), record.clone(), &env);
+        let answers = voter.flush_and_save(&env).into_iter().filter_map(|action| match action {
+            Action::Send { packet, .. } => match wire::decode(&packet).ok()?.body {
+                Body::Module { module_id: MODULE_ID, kind, payload } => Message::decode(kind, payload),
+                _ => None,
+            },
+            _ => None,
+        });
+        let sender = key_of(owner, voter.myself().id.as_bytes()[0].into());
+        answers.for_each(|answer| owner.on_durable_message(sender, answer, &env));
+    }
+
+    /// Of the five `a` counts itself, `c`, whose place may be taken already, and `b`, who has voted for that. Whoever took it would
+    /// know the older record alone, by which `d` has all that was acknowledged; so would the two others, and they would elect `d`.
+    #[test]
+    fn who_accepts_a_record_after_its_vote_about_a_voter_does_not_count_with_that_one() {
+        let newer = record('a', 1, 2, &['d', 'e']);
+        let proposed = || {
+            let mut owner = one_of_five('a');
+            owner.durable.lead = Some(Lead { lineage: newer.lineage, start: 0, stream: [b's'; 40] });
+            owner.durable.proposals.push(Proposal {
+                record: newer.clone(),
+                is_told: true,
+                told_ms: 0,
+                first_told_ms: 0,
+                accepted: BTreeMap::from([(id('a'), Vec::new())]),
+                change: 0,
+                stands: false,
+            });
+            owner
+        };
+        let stands = |owner: &Cluster| owner.durable.proposals[0].stands;
+        let has_newer = |c: &Cluster| c.durable.shards[&id('a')].record.as_ref() == Some(&newer);
+
+        // It accepts before it votes, and tells of the record with its vote.
+        let (mut owner, mut voter, mut replaced) = (proposed(), one_of_five('b'), one_of_five('c'));
+        accepts(&mut replaced, &mut owner, &newer);
+        accepts(&mut voter, &mut owner, &newer);
+        assert!(stands(&owner));
+
+        // It votes before.
+        let (mut owner, mut voter) = (proposed(), one_of_five('b'));
+        let [heir, master] = ['f', 'c'].map(|name| key_of(&voter, name));
+        let node = &mut voter.nodes[master];
+        (node.voted_for, node.voted_ms, node.voted_epoch) = (Some(id('f')), NOW_MS, 10);
+        assert!(!has_newer(&voter), "what it tells with its vote");
+        accepts(&mut replaced, &mut owner, &newer);
+        accepts(&mut voter, &mut owner, &newer);
+        assert!(has_newer(&voter) && !stands(&owner));
+        // The election came to nothing.
+        voter.nodes[heir].data_received_ms = NOW_MS + voter.election_lasts_ms() + 1;
+        accepts(&mut voter, &mut owner, &newer);
+        assert!(stands(&owner));
+
+        // It was won, as the voter hears, but not the owner of the record.
+        let mut owner = proposed();
+        let slots = voter.nodes[master].slots.clone();
+        voter.on_update(heir, 10, &slots, &Env::at(NOW_MS));
+        accepts(&mut replaced, &mut owner, &newer);
+        accepts(&mut voter, &mut owner, &newer);
+        assert!(!stands(&owner));
+        let heir = key_of(&owner, 'f');
+        owner.on_update(heir, 10, &slots, &Env::at(NOW_MS));
+        accepts(&mut voter, &mut owner, &newer);
+        assert!(!stands(&owner), "the one that was replaced is no voter");
     }
 }

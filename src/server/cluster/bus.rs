@@ -37,6 +37,8 @@ const READS_PER_TURN: usize = 16;
 const WRITE_BYTES_PER_TURN: usize = 64 * 1024 * 16;
 /// Packets handed to one write.
 const WRITE_PACKETS: usize = 16;
+/// For so many there is room on a link at rest.
+const KEPT_PACKETS: usize = 4;
 /// What a packet in a send queue costs besides its bytes, by Redis's accounts: a list node and the block's header.
 const PACKET_OVERHEAD: usize = 24 + 16;
 /// What a link costs with both buffers empty, by the same accounts.
@@ -293,7 +295,7 @@ impl Bus {
                 Err(e) => return Err(e),
             }
         }
-        if peer.queue.is_empty() && peer.queue.capacity() > WRITE_PACKETS {
+        if peer.queue.is_empty() && peer.queue.capacity() > KEPT_PACKETS {
             peer.queue = VecDeque::new();
         }
         Ok(())
