@@ -288,7 +288,7 @@ impl Cluster {
             }
             let stands = self.claimed_owner(slot).is_some_and(|o| self.nodes[o].config_epoch >= epoch);
             // What we have let a node take is its own, whatever has become of our epoch since.
-            if stands && !granted.contains(slot) || self.is_imported_from_others(slot, claimant) {
+            if stands && !granted.contains(slot) || self.settle_import(slot, claimant) {
                 continue;
             }
             if owner.is_some() && owner == mine && (env.keys_in_slot)(slot) > 0 {
@@ -330,9 +330,9 @@ impl Cluster {
         }
     }
 
-    /// Whether an operator is to say whose a slot is that we import. Who takes the place of its source, or a slot that nobody has,
-    /// is the source from now on.
-    fn is_imported_from_others(&mut self, slot: Slot, claimant: NodeKey) -> bool {
+    /// A node claims a slot that we import, if we do. Who takes the place of its source, or a slot that nobody has, is the source
+    /// from now on; of another claim an operator is to say what it is worth: true then.
+    fn settle_import(&mut self, slot: Slot, claimant: NodeKey) -> bool {
         let Some(source) = self.importing.get(&slot).copied() else { return false };
         let is_heir = self.nodes[source].shard_id == self.nodes[claimant].shard_id;
         if is_heir || self.owner[usize::from(slot)].is_none() {
