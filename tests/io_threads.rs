@@ -422,6 +422,35 @@ fn what_is_on_its_way_to_the_threads_evicts_no_keys() {
     assert!((200..300).contains(&left), "{left} keys are left");
 }
 
+/// What the client that sets the limit has in its buffers at that moment is no reason to close one more.
+#[test]
+fn as_many_clients_are_evicted_as_have_to_go() {
+    const SIZE: u64 = 1 << 20;
+    for options in [&ALWAYS[..], &["--enable-debug-command", "yes"]] {
+        let server = TestServer::start(options);
+        let mut c = server.connect();
+        let () = run(&mut c, &["DEBUG", "REPLYBUFFER", "RESIZING", "0"]);
+        let () = run(&mut c, &["CLIENT", "SETNAME", "control"]);
+        let () = run(&mut c, &["CLIENT", "NO-EVICT", "on"]);
+        let sizes = |c: &mut Connection, name: &str| -> Vec<u64> {
+            let list: String = run(c, &["CLIENT", "LIST"]);
+            let size = |line: &str| line.split_once(" tot-mem=")?.1.split(' ').next()?.parse().ok();
+            list.lines().filter(|line| line.contains(&format!(" name={name} "))).filter_map(size).collect()
+        };
+        let mut clients: Vec<TcpStream> = (0..10).map(|_| raw(server.port)).collect();
+        for client in &mut clients {
+            client
+                .write_all(format!("CLIENT SETNAME large\r\n*2\r\n${SIZE}\r\n{}", text_of(1 << 20)).as_bytes())
+                .unwrap();
+        }
+        wait_for(10, "all of it came", || sizes(&mut c, "large").iter().filter(|size| **size >= SIZE).count() == 10);
+        let largest = sizes(&mut c, "large").into_iter().max().unwrap();
+        let limit = largest * 5 + sizes(&mut c, "control")[0];
+        let () = run(&mut c, &["CONFIG", "SET", "maxmemory-clients", &limit.to_string()]);
+        assert_eq!(sizes(&mut c, "large").len(), 5, "{}", server.log());
+    }
+}
+
 #[test]
 fn the_tools_get_on_with_it() {
     let certs = Certs::new();

@@ -118,7 +118,6 @@ pub(crate) enum Apply {
     LogLevel,
     Maxclients,
     Maxmemory,
-    MaxmemoryClients,
     NotifyKeyspaceEvents,
     OomScoreAdj,
     Port,
@@ -552,7 +551,7 @@ directives! {
     "lfu-decay-time" => lfu_decay_time: i64 = 1, Int(0, INT_MAX), [], None;
     "lfu-log-factor" => lfu_log_factor: i64 = 10, Int(0, INT_MAX), [], None;
     "maxmemory" => maxmemory: u64 = 0, Memory(0, u64::MAX), [], Maxmemory;
-    "maxmemory-clients" => maxmemory_clients: MemoryOrPercent = MemoryOrPercent::Bytes(0), MemoryOrPercent, [], MaxmemoryClients;
+    "maxmemory-clients" => maxmemory_clients: MemoryOrPercent = MemoryOrPercent::Bytes(0), MemoryOrPercent, [], None;
     "maxmemory-eviction-tenacity" => maxmemory_eviction_tenacity: i64 = 10, Int(0, 100), [], None;
     "maxmemory-policy" => maxmemory_policy: MaxmemoryPolicy = MaxmemoryPolicy::Noeviction, Enum, [], None;
     "maxmemory-samples" => maxmemory_samples: i64 = 5, Int(1, INT_MAX), [], None;

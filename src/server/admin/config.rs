@@ -140,7 +140,6 @@ impl Server {
             Apply::LogLevel => log_sink::set_level(self.cfg.loglevel),
             Apply::Maxclients => self.apply_maxclients()?,
             Apply::Maxmemory => self.apply_maxmemory(),
-            Apply::MaxmemoryClients => self.evict_clients(),
             Apply::NotifyKeyspaceEvents => self.ks.effects.notify_flags = self.cfg.notify_keyspace_events.0,
             Apply::OomScoreAdj => {
                 warn_of_oom_values(&self.cfg);
