@@ -100,10 +100,10 @@ impl Output {
         self.cur = cur;
     }
 
-    /// How much may be added to what waits before a chunk is made of it, bytes: as much as waits already, so that much of
-    /// it is few chunks.
-    fn append_size(&self) -> usize {
-        self.buffer_size.max(self.chunk_bytes.min(MAX_BUFFER_BYTES))
+    /// How much may be added to so much that waits before a chunk is made of it, bytes: as much again, so that much of it is
+    /// few chunks.
+    fn append_size(&self, waiting: usize) -> usize {
+        self.buffer_size.max(waiting.min(MAX_BUFFER_BYTES))
     }
 
     /// Makes a chunk of what is in `cur` if it has at least `at_least` bytes; it goes after everything that is there.
@@ -148,14 +148,15 @@ impl Output {
 
     /// Adds bytes after everything that is there.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        let size = self.append_size();
+        let size = self.append_size(self.chunk_bytes);
         if self.cur.buf.len() + bytes.len() <= size {
             self.cur.raw(bytes);
             return;
         }
         let mut cur = std::mem::take(&mut self.cur);
         if !cur.buf.is_empty() {
-            self.make_chunk(&mut cur, size);
+            let next_size = self.append_size(self.chunk_bytes + cur.buf.len());
+            self.make_chunk(&mut cur, next_size);
         }
         cur.raw(bytes);
         self.set_aside(&mut cur, size + 1);
