@@ -266,9 +266,13 @@ impl Server {
             return;
         }
         if self.io.are_there() {
-            // What was on its way through another thread when a client was counted may have left since.
-            let far = self.clients.iter_mut().filter(|c| matches!(c.conn, Some(Conn::Far(_))));
-            far.for_each(|c| self.client_memory.update(c));
+            // What was on its way through another thread when a client was counted may have left since. Clients are counted as
+            // they are between commands: the arguments of the one that runs go with it.
+            for c in self.clients.iter_mut().filter(|c| matches!(c.conn, Some(Conn::Far(_)))) {
+                let args = std::mem::take(&mut c.argv_bytes);
+                self.client_memory.update(c);
+                c.argv_bytes = args;
+            }
             if self.client_memory.evictable_bytes() < limit {
                 return;
             }
