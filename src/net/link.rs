@@ -1,6 +1,7 @@
 //! A link: a connection with the bytes that came in and are not used up yet, and those that are to go out. Whose they
 //! are and what they mean is decided in `server`.
 
+use super::io::Far;
 use super::{Conn, Output};
 use crate::resp::RequestParser;
 use std::net::SocketAddr;
@@ -86,12 +87,28 @@ impl Link {
         }
     }
 
+    /// Memory of output that is with an I/O thread, bytes. What the reply buffer held costs nothing of its own: the buffer counts as
+    /// a whole.
+    fn far_mem(&self, far: &Far) -> usize {
+        far.unwritten().saturating_sub(self.out.buffer_size())
+    }
+
+    /// How much of its memory is gone in a moment, bytes: output that was given to an I/O thread of late. `period` grows by the time.
+    pub(crate) fn leaving_mem(&mut self, period: u64) -> usize {
+        let lasting = match &mut self.conn {
+            Some(Conn::Far(far)) => far.lasting(period),
+            _ => return 0,
+        };
+        match &self.conn {
+            Some(Conn::Far(far)) => self.far_mem(far).saturating_sub(lasting),
+            _ => 0,
+        }
+    }
+
     /// Memory of its buffers, in bytes.
     pub(crate) fn mem_bytes(&self) -> usize {
         let far = match &self.conn {
-            // What the reply buffer held costs nothing of its own on its way: the buffer counts as a whole. So it makes no
-            // difference how quick the thread was.
-            Some(Conn::Far(far)) => far.received_mem() + far.unwritten().saturating_sub(self.out.buffer_size()),
+            Some(Conn::Far(far)) => far.received_mem() + self.far_mem(far),
             _ => 0,
         };
         self.query_room().1 + self.argv_bytes + self.out.mem_bytes() + far

@@ -43,6 +43,10 @@ pub(crate) struct Far {
     /// Bytes handed over, and how many of them were known to be written when that was looked at last.
     given: u64,
     written: u64,
+    /// The period in which it was asked last what stays unwritten; the bytes handed over by then, and by the time before.
+    asked_in: u64,
+    given_then: u64,
+    given_before: u64,
     /// Bytes that came and could not be taken at once.
     received: Vec<u8>,
     /// Bytes taken that the thread was not told of.
@@ -74,6 +78,9 @@ impl Far {
             shared: shared.clone(),
             given: 0,
             written: 0,
+            asked_in: 0,
+            given_then: 0,
+            given_before: 0,
             received: Vec::new(),
             taken: 0,
             end: None,
@@ -127,6 +134,16 @@ impl Far {
     /// Bytes that were handed over and are not written, as far as that is known.
     pub(crate) fn unwritten(&self) -> usize {
         (self.given - self.shared.written.load(Ordering::Relaxed)) as usize
+    }
+
+    /// Bytes that were handed over before this period and are not written: the peer does not take them. It shows when this is
+    /// asked in several periods.
+    pub(crate) fn lasting(&mut self, period: u64) -> usize {
+        if self.asked_in != period {
+            self.asked_in = period;
+            self.given_before = std::mem::replace(&mut self.given_then, self.given);
+        }
+        self.given_before.saturating_sub(self.shared.written.load(Ordering::Relaxed)) as usize
     }
 
     /// Whether the peer has closed, or the connection failed.

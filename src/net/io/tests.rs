@@ -309,3 +309,22 @@ fn a_short_reply_costs_the_same_before_and_after_it_was_written() {
     assert_eq!(send(100), idle);
     assert_eq!(send(10_000), idle + 10_100 - MIN_BUFFER_BYTES);
 }
+
+#[test]
+fn what_stays_unwritten_shows_after_a_period() {
+    let (mut main, _peer) = Main::new(1);
+    let mut far = main.far.take().unwrap();
+    let give = |far: &mut Far, bytes: usize| far.write_vectored(&[IoSlice::new(&vec![b'x'; bytes])]).unwrap();
+    give(&mut far, 1000);
+    assert_eq!((far.lasting(1), far.lasting(1)), (0, 0));
+    give(&mut far, 10);
+    // The thread hears of it when it is posted.
+    assert_eq!((far.lasting(2), far.lasting(3), far.lasting(3)), (1000, 1010, 1010));
+    main.threads[0].post();
+    let begun = Instant::now();
+    while far.unwritten() > 0 {
+        assert!(begun.elapsed() < LONG);
+        thread::yield_now();
+    }
+    assert_eq!(far.lasting(3), 0);
+}

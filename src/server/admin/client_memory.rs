@@ -265,17 +265,19 @@ impl Server {
         if limit == 0 || self.client_memory.evictable_bytes() < limit {
             return;
         }
-        if self.io.are_there() {
-            // What was on its way through another thread when a client was counted may have left since. Clients are counted as
-            // they are between commands: the arguments of the one that runs go with it.
-            for c in self.clients.iter_mut().filter(|c| matches!(c.conn, Some(Conn::Far(_)))) {
-                let args = std::mem::take(&mut c.argv_bytes);
-                self.client_memory.update(c);
-                c.argv_bytes = args;
-            }
-            if self.client_memory.evictable_bytes() < limit {
-                return;
-            }
+        // What was on its way through another thread when a client was counted may have left since, and what is on its way now is
+        // gone in a moment: nobody is closed for that. Clients are counted as they are between commands: the arguments of the one
+        // that runs go with it.
+        let (mut leaving, period) = (0, self.io.period());
+        for c in self.clients.iter_mut().filter(|c| matches!(c.conn, Some(Conn::Far(_)))) {
+            let args = std::mem::take(&mut c.argv_bytes);
+            self.client_memory.update(c);
+            c.argv_bytes = args;
+            leaving += c.link.leaving_mem(period);
+        }
+        let limit = limit + leaving;
+        if self.client_memory.evictable_bytes() < limit {
+            return;
         }
         let mut candidates: Vec<(u32, u64, ClientId)> =
             self.clients.iter().filter(|c| may_evict(c)).map(|c| (size_class(c), c.number, c.id)).collect();

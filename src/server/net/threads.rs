@@ -107,6 +107,11 @@ impl IoThreads {
         self.is_spread
     }
 
+    /// The number of the period.
+    pub(crate) fn period(&self) -> u64 {
+        self.period
+    }
+
     /// Memory of output that is on its way to the threads. It is gone in a moment, so no keys have to go for it; and of some of
     /// it, such as invalidations, there would be more for every key.
     pub(crate) fn output_on_the_way(&self) -> usize {
