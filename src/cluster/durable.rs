@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::{Node, NodeId, NodeKey};
 use super::{Cluster, Env};
+use crate::structs::crc64::crc64;
 pub(super) use message::{MODULE_ID, Message};
 
 /// Messages that were not answered are sent again after this.
@@ -626,14 +627,9 @@ impl Cluster {
 
     /// The masters that claim slots as a number, to see whether another node knows of the same.
     fn voters_number(&self) -> u64 {
-        let number = |id: &NodeId| {
-            id.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| {
-                (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            })
-        };
         let is_all_claimed = self.unclaimed.is_empty();
         let claims = |n: &Node| n.is_voter() && (is_all_claimed || !n.slots.without(&self.unclaimed).is_empty());
-        self.nodes.iter().filter(|(_, n)| claims(n)).fold(0, |all, (_, n)| all ^ number(&n.id))
+        self.nodes.iter().filter(|(_, n)| claims(n)).fold(0, |all, (_, n)| all ^ crc64(0, n.id.as_bytes()))
     }
 
     /// The masters whose places a replica may have taken by our vote: we do not know how the election ended.
@@ -647,6 +643,9 @@ impl Cluster {
     /// not count together with one that may have helped to replace it before it accepted the record, as whoever did so was told
     /// nothing of that.
     fn note_standing(&mut self) {
+        if self.durable.proposals.is_empty() {
+            return;
+        }
         let (needed, me) = (self.quorum(), self.myself().id);
         let voters = self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter());
         let voters: Vec<NodeId> = voters.map(|(_, n)| n.id).collect();
@@ -774,10 +773,8 @@ impl Cluster {
         if voters != self.voters_number() {
             return;
         }
-        for proposal in &mut self.durable.proposals {
-            if proposal.record.order() == order {
-                proposal.accepted.insert(id, voted.clone());
-            }
+        if let Some(proposal) = self.durable.proposals.iter_mut().find(|p| p.record.order() == order) {
+            proposal.accepted.insert(id, voted);
         }
         self.note_standing();
         self.advance_proposals(env);

@@ -2,7 +2,7 @@
 
 use super::collection::{Found, choose, draw_many, elements_removed, scan_elements};
 use super::prelude::*;
-use super::scan::cursor_arg;
+use super::scan::{SCAN_ARGS, cursor_arg};
 use super::{int_arg, random_count_arg, reply_item};
 use crate::keyspace::hash::{Hash, HashLimits};
 use crate::keyspace::{Entry, Object};
@@ -97,12 +97,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
     command(Group::Hash, "hscan", hscan)
         .flags(flag::READONLY)
         .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
-        .args(&[
-            Arg::key("key", 0),
-            Arg::integer("cursor"),
-            Arg::pattern("pattern").token("MATCH").optional(),
-            Arg::integer("count").token("COUNT").optional(),
-        ])
+        .args(SCAN_ARGS)
         .since("2.8.0")
         .complexity("O(1) a call; O(N) for a full pass, where N is the number of fields.")
         .summary("Goes through the fields of a hash step by step.")

@@ -30,6 +30,14 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
         .tips(&["nondeterministic_output", "request_policy:special", "response_policy:special"]),
 ];
 
+/// The arguments of a command that goes through the elements of a key.
+pub(crate) const SCAN_ARGS: &[Arg] = &[
+    Arg::key("key", 0),
+    Arg::integer("cursor"),
+    Arg::pattern("pattern").token("MATCH").optional(),
+    Arg::integer("count").token("COUNT").optional(),
+];
+
 fn keys(ctx: &mut Ctx<'_>, args: Args<'_>) -> CmdResult {
     let pattern = &args[1];
     let room = ctx.session.reply_room();

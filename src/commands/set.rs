@@ -2,7 +2,7 @@
 
 use super::collection::{Found, choose, draw_many, elements_removed, scan_elements, store_result};
 use super::prelude::*;
-use super::scan::cursor_arg;
+use super::scan::{SCAN_ARGS, cursor_arg};
 use super::{bounded_arg, count_arg, random_count_arg, reply_item};
 use crate::keyspace::effects::target;
 use crate::keyspace::set::{Popped, Set, SetLimits};
@@ -114,12 +114,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
     command(Group::Set, "sscan", sscan)
         .flags(flag::READONLY)
         .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
-        .args(&[
-            Arg::key("key", 0),
-            Arg::integer("cursor"),
-            Arg::pattern("pattern").token("MATCH").optional(),
-            Arg::integer("count").token("COUNT").optional(),
-        ])
+        .args(SCAN_ARGS)
         .since("2.8.0")
         .complexity("O(1) a call; O(N) for a full pass, where N is the number of members.")
         .summary("Goes through the members of a set step by step.")

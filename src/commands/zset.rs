@@ -5,7 +5,7 @@ use super::collection::{
     store_result,
 };
 use super::prelude::*;
-use super::scan::cursor_arg;
+use super::scan::{SCAN_ARGS, cursor_arg};
 use super::{count_arg, random_count_arg, reply_item};
 use crate::keyspace::zset::{Update, Zset, ZsetLimits};
 use crate::keyspace::{Entry, Object};
@@ -150,12 +150,7 @@ pub(crate) const COMMANDS: &[DataCommand] = &[
     command(Group::SortedSet, "zscan", zscan)
         .flags(flag::READONLY)
         .keys(&[KeySpec::range(key::RO | key::ACCESS, 1, 0, 1)])
-        .args(&[
-            Arg::key("key", 0),
-            Arg::integer("cursor"),
-            Arg::pattern("pattern").token("MATCH").optional(),
-            Arg::integer("count").token("COUNT").optional(),
-        ])
+        .args(SCAN_ARGS)
         .since("2.8.0")
         .complexity("O(1) a call; O(N) for a full pass, where N is the number of members.")
         .summary("Goes through the members of a sorted set step by step.")

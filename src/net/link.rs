@@ -87,32 +87,27 @@ impl Link {
         }
     }
 
-    /// Memory of output that is with an I/O thread, bytes. What the reply buffer held costs nothing of its own: the buffer counts as
-    /// a whole.
-    fn far_mem(&self, far: &Far) -> usize {
-        far.unwritten().saturating_sub(self.out.buffer_size())
-    }
-
     /// How much of its memory is gone in a moment, bytes: output that was given to an I/O thread of late. `period` grows by the time.
     pub(crate) fn leaving_mem(&mut self, period: u64) -> usize {
-        let lasting = match &mut self.conn {
-            Some(Conn::Far(far)) => far.lasting(period),
-            _ => return 0,
-        };
-        match &self.conn {
-            Some(Conn::Far(far)) => self.far_mem(far).saturating_sub(lasting),
-            _ => 0,
-        }
+        let Some(Conn::Far(far)) = &mut self.conn else { return 0 };
+        let lasting = far.lasting(period);
+        output_mem(far, &self.out).saturating_sub(lasting)
     }
 
     /// Memory of its buffers, in bytes.
     pub(crate) fn mem_bytes(&self) -> usize {
         let far = match &self.conn {
-            Some(Conn::Far(far)) => far.received_mem() + self.far_mem(far),
+            Some(Conn::Far(far)) => far.received_mem() + output_mem(far, &self.out),
             _ => 0,
         };
         self.query_room().1 + self.argv_bytes + self.out.mem_bytes() + far
     }
+}
+
+/// Memory of output that is with an I/O thread, bytes. What the reply buffer held costs nothing of its own: the buffer counts as a
+/// whole.
+fn output_mem(far: &Far, out: &Output) -> usize {
+    far.unwritten().saturating_sub(out.buffer_size())
 }
 
 /// An address as clients are shown it: `ip:port`, or `path:0` of a unix socket.

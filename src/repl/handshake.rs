@@ -5,10 +5,9 @@
 //! of that reply; what follows belongs to the bulk transfer or to the replication stream. Connecting, the transfer
 //! itself and what becomes of the cached master are the caller's.
 
-pub(crate) use crate::resp::encode::command;
-
 use super::LogLine;
 use super::history::{REPL_ID_LEN, ReplId};
+use crate::resp::encode::command;
 use crate::sys::build::HEXAD_VERSION;
 
 /// A capability that begins so tells which version of Hexad the replica runs.

@@ -16,6 +16,7 @@ use super::bulk::MARK_LEN;
 use super::primary::RunningChild;
 use super::*;
 use crate::config::ReplDisklessLoad;
+use crate::resp::encode;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const START_MS: i64 = 1_700_000_000_000;
@@ -591,7 +592,7 @@ impl World {
             for _ in 0..self.rng.u32(0..6) {
                 let (db, key, value) = (self.rng.usize(0..3), self.rng.u64(0..200), self.rng.u64(..));
                 let words = [key.to_string(), value.to_string()];
-                let command = handshake::command(&[b"SET", words[0].as_bytes(), words[1].as_bytes()]);
+                let command = encode::command(&[b"SET", words[0].as_bytes(), words[1].as_bytes()]);
                 self.nodes[n].data.insert((db, key), value);
                 self.event(n, |repl, _| repl.feed(Some(db), &command));
             }

@@ -88,8 +88,8 @@ impl ClientMemory {
         let old = c.mem_counted;
         let sum = self.sum_mut(old.class);
         *sum = sum.saturating_sub(old.bytes);
-        // A client that is about to be closed costs nothing any more.
-        let bytes = if c.is(ClientFlags::CLOSE_ASAP) { 0 } else { c.mem_bytes() };
+        // A client that is about to be closed costs nothing any more. The arguments of a command that runs go with it.
+        let bytes = if c.is(ClientFlags::CLOSE_ASAP) { 0 } else { c.mem_bytes() - c.argv_bytes };
         c.mem_counted = Counted { bytes, class: ClientClass::of(c) };
         *self.sum_mut(c.mem_counted.class) += bytes;
     }
@@ -266,13 +266,10 @@ impl Server {
             return;
         }
         // What was on its way through another thread when a client was counted may have left since, and what is on its way now is
-        // gone in a moment: nobody is closed for that. Clients are counted as they are between commands: the arguments of the one
-        // that runs go with it.
+        // gone in a moment: nobody is closed for that.
         let (mut leaving, period) = (0, self.io.period());
         for c in self.clients.iter_mut().filter(|c| matches!(c.conn, Some(Conn::Far(_)))) {
-            let args = std::mem::take(&mut c.argv_bytes);
             self.client_memory.update(c);
-            c.argv_bytes = args;
             leaving += c.link.leaving_mem(period);
         }
         let limit = limit + leaving;
