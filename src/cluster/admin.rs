@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::gossip::BLACKLIST_TTL_S;
 use super::node::{NodeFlags, NodeId, NodeKey};
 use super::{Action, Cluster, Env};
-use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet, slots_in};
+use crate::structs::slots::{Slot, SlotSet};
 
 /// Why a subcommand was refused; the text of the error reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,21 +107,24 @@ impl Cluster {
     pub(crate) fn del_slots(&mut self, ranges: &[(Slot, Slot)]) -> Result {
         let slots = self.check_slots(ranges, true)?;
         self.importing.retain(|slot, _| !slots.contains(*slot));
-        slots.iter().for_each(|slot| _ = self.unbind(slot));
+        self.unbind_all(&slots);
         self.slots_changed();
         Ok(())
     }
 
     fn check_slots(&self, ranges: &[(Slot, Slot)], bound: bool) -> Result<SlotSet> {
         let mut seen = SlotSet::default();
-        for slot in slots_in(ranges) {
-            match self.owner[usize::from(slot)] {
-                None if bound => return refuse(format!("Slot {slot} is already unassigned")),
-                Some(_) if !bound => return refuse(format!("Slot {slot} is already busy")),
-                _ if !seen.insert(slot) => {
-                    return refuse(format!("Slot {slot} specified multiple times"));
+        for (first, last) in ranges {
+            let owners = &self.owner[usize::from(*first)..=usize::from(*last)];
+            let other = owners.iter().position(|owner| owner.is_some() != bound).map(|at| first + at as Slot);
+            let again = seen.first_within(*first, *last);
+            match (other, again) {
+                (Some(slot), again) if again.is_none_or(|again| slot <= again) => {
+                    let what = if bound { "unassigned" } else { "busy" };
+                    return refuse(format!("Slot {slot} is already {what}"));
                 }
-                _ => {}
+                (_, Some(slot)) => return refuse(format!("Slot {slot} specified multiple times")),
+                _ => seen.insert_range(*first, *last),
             }
         }
         Ok(seen)
@@ -132,7 +135,7 @@ impl Cluster {
         if has_keys {
             return refuse("DB must be empty to perform CLUSTER FLUSHSLOTS.");
         }
-        self.unbind_all(self.myself);
+        self.unbind_all_of(self.myself);
         self.slots_changed();
         Ok(())
     }
@@ -186,13 +189,13 @@ impl Cluster {
 
     fn assign_slot(&mut self, slot: Slot, key: NodeKey, env: &Env) -> Result {
         let was_mine = self.owner[usize::from(slot)] == Some(self.myself);
-        let keys = (env.keys_in_slot)(slot);
-        if was_mine && key != self.myself && keys != 0 {
+        let has_keys = env.has_keys_in(slot);
+        if was_mine && key != self.myself && has_keys {
             return refuse(format!(
                 "Can't assign hashslot {slot} to a different node while I still hold keys for this hash slot."
             ));
         }
-        if keys == 0 {
+        if !has_keys {
             self.migrating.remove(&slot);
         }
         self.unbind(slot);
@@ -360,9 +363,7 @@ impl Cluster {
         self.reset_manual_failover();
         self.forget_election();
         self.forget_what_waits();
-        for slot in 0..SLOT_COUNT as Slot {
-            self.unbind(slot);
-        }
+        self.unbind_all_of(self.myself);
         for key in self.nodes.keys() {
             if key != self.myself {
                 self.remove_node(key);

@@ -243,8 +243,14 @@ pub(crate) struct Env<'a> {
     pub(crate) has_keys: bool,
     /// Whether what a reply tells of is on disk (`appendfsync always`).
     pub(crate) syncs_replies: bool,
-    /// Number of keys in a slot.
-    pub(crate) keys_in_slot: &'a dyn Fn(Slot) -> u64,
+    /// Those of the slots that have keys.
+    pub(crate) slots_with_keys: &'a dyn Fn(&SlotSet) -> SlotSet,
+}
+
+impl Env<'_> {
+    fn has_keys_in(&self, slot: Slot) -> bool {
+        (self.slots_with_keys)(&SlotSet::of_range(slot, slot)).contains(slot)
+    }
 }
 
 #[cfg(test)]
@@ -260,7 +266,7 @@ impl Env<'static> {
             stream: None,
             has_keys: false,
             syncs_replies: false,
-            keys_in_slot: &|_| 0,
+            slots_with_keys: &|_| SlotSet::default(),
         }
     }
 }
@@ -310,8 +316,8 @@ pub(crate) enum Action {
     SeekSeeds,
     /// Empty the data set (a replica was reset).
     FlushAllData,
-    /// Delete all keys of a slot that is served elsewhere now.
-    DelKeysInSlot(Slot),
+    /// Delete all keys of slots that are served elsewhere now.
+    DelKeysInSlots(SlotSet),
     /// These slots changed hands: sharded channels in them are no longer ours to serve.
     DropShardChannels(SlotSet),
     /// Hold back writing clients until this time, for a manual failover.
@@ -697,7 +703,7 @@ impl Cluster {
         assert!(key != self.myself, "a node cannot forget itself");
         self.migrating.retain(|_, n| *n != key);
         self.importing.retain(|_, n| *n != key);
-        self.unbind_all(key);
+        self.unbind_all_of(key);
         self.doubtful.retain(|n| *n != key);
         self.newcomers.retain(|(n, _)| *n != key);
         self.forget_durable(key);

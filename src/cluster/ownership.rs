@@ -66,11 +66,40 @@ impl Cluster {
         true
     }
 
-    pub(super) fn unbind_all(&mut self, key: NodeKey) {
-        let slots: Vec<Slot> = self.nodes[key].slots.iter().collect();
-        for slot in slots {
-            self.unbind(slot);
+    /// Takes these slots, which somebody has each, from their owners.
+    pub(super) fn unbind_all(&mut self, slots: &SlotSet) {
+        if slots.is_empty() {
+            return;
         }
+        let mut owners: Vec<NodeKey> = Vec::new();
+        for slot in slots.iter() {
+            let Some(key) = self.owner[usize::from(slot)].take() else { continue };
+            self.slot_stats.reset(slot);
+            self.nodes[key].slot_count -= 1;
+            if owners.last() != Some(&key) {
+                owners.push(key);
+            }
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        for key in owners {
+            self.nodes[key].slots = self.nodes[key].slots.without(slots);
+        }
+        self.owner_changes += slots.len() as u64;
+        self.unclaimed = self.unclaimed.without(slots);
+        let dropped = self.dropped_channels.get_or_insert_with(SlotSet::default);
+        *dropped = dropped.with(slots);
+    }
+
+    /// Takes all its slots from a node.
+    pub(super) fn unbind_all_of(&mut self, key: NodeKey) {
+        self.unbind_all(&self.nodes[key].slots.clone());
+    }
+
+    /// Gives these slots, which somebody has each, to a node.
+    pub(super) fn rebind_all(&mut self, slots: &SlotSet, key: NodeKey) {
+        self.unbind_all(slots);
+        self.bind_all(slots, key);
     }
 
     /// The owner of a slot, unless it has stopped claiming it.
@@ -98,7 +127,7 @@ impl Cluster {
         };
         if self.nodes[key].is_master() || !self.nodes[key].is_replica() {
             let (had_slots, shard) = (self.nodes[key].slot_count > 0, self.nodes[key].shard_id);
-            self.unbind_all(key);
+            self.unbind_all_of(key);
             // Whoever took its place may not have told us yet. It says of its master what an UPDATE would, without which nobody
             // would seem to serve the slots meanwhile.
             if let Some(heir) = self.nodes.find(&master_id).filter(|m| had_slots && ![self.myself, key].contains(m)) {
@@ -268,9 +297,8 @@ impl Cluster {
     /// master, we follow who was elected in that place, or else the claimant.
     fn take_in_claim(&mut self, claimant: NodeKey, epoch: u64, claimed: &SlotSet, env: &Env) {
         let mine = if self.is_master() { Some(self.myself) } else { self.myself().replica_of };
-        let mut taken_from_mine = 0;
-        let mut dirty = Vec::new();
-        let (mut changed, mut moved) = (false, false);
+        // Those that the claimant gets, and of these those that another node had.
+        let (mut gained, mut taken) = (SlotSet::default(), SlotSet::default());
         let granted = self.granted_to(claimant);
         // No other slots are concerned; many nodes claim few each.
         let concerned = claimed.with(&self.nodes[claimant].slots);
@@ -291,42 +319,41 @@ impl Cluster {
             if stands && !granted.contains(slot) || self.settle_import(slot, claimant) {
                 continue;
             }
-            if owner.is_some() && owner == mine && (env.keys_in_slot)(slot) > 0 {
-                self.leftovers.insert(slot);
-                if owner == Some(self.myself) {
-                    dirty.push(slot);
-                }
+            gained.insert(slot);
+            if owner.is_some() {
+                taken.insert(slot);
             }
-            if owner.is_some() && owner == mine {
-                taken_from_mine += 1;
-            }
-            self.unbind(slot);
-            self.bind(slot, claimant);
-            changed = true;
-            moved |= owner.is_some();
         }
-        if moved && mine == Some(self.myself) && taken_from_mine > 0 {
+        let taken_from_mine = mine.map_or_else(SlotSet::default, |mine| taken.common(&self.nodes[mine].slots));
+        let dirty = (env.slots_with_keys)(&taken_from_mine);
+        self.leftovers = self.leftovers.with(&dirty);
+        self.unbind_all(&taken);
+        self.bind_all(&gained, claimant);
+        if mine == Some(self.myself) && !taken_from_mine.is_empty() {
             self.save_synced();
-        } else if moved {
+        } else if !taken.is_empty() {
             self.save_claims();
         }
-        if changed {
+        if !gained.is_empty() {
             self.save_later_and_update();
         }
 
         let left = mine.map_or(0, |m| self.nodes[m].slot_count);
-        let takes_all = claimed.len() == taken_from_mine;
+        let takes_all = claimed.len() == taken_from_mine.len();
         let heir = self.heir_of(mine);
-        if taken_from_mine > 0 && left == 0 && (self.config.allow_replica_migration || takes_all || heir.is_some()) {
+        if !taken_from_mine.is_empty()
+            && left == 0
+            && (self.config.allow_replica_migration || takes_all || heir.is_some())
+        {
             let followed = heir.unwrap_or(claimant);
             self.log_following(followed);
             self.set_master(followed);
             self.save_synced();
             // At once, as clients are redirected from now on, and those who voted had withdrawn our lease.
             self.update_state(env);
-        } else if !self.follow_grandmaster() {
+        } else if !self.follow_grandmaster() && mine == Some(self.myself) && !dirty.is_empty() {
             // We stay a master, so our keys in the lost slots are to be deleted.
-            self.actions.extend(dirty.into_iter().map(Action::DelKeysInSlot));
+            self.actions.push(Action::DelKeysInSlots(dirty));
         }
     }
 
@@ -445,11 +472,7 @@ impl Cluster {
         };
         self.set_node_as_master(self.myself);
         self.actions.push(Action::UnsetReplicationMaster);
-        let slots: Vec<Slot> = self.nodes[old].slots.iter().collect();
-        for slot in slots {
-            self.unbind(slot);
-            self.bind(slot, self.myself);
-        }
+        self.rebind_all(&self.nodes[old].slots.clone(), self.myself);
         self.elected_ms = env.now_ms;
         self.lead_from_now(env);
         self.delete_leftovers(env);
@@ -492,16 +515,18 @@ impl Cluster {
     /// Has keys deleted that were left when their slots went to other nodes.
     fn delete_leftovers(&mut self, env: &Env) {
         self.leftovers = self.still_left(env);
-        self.actions.extend(self.leftovers.iter().map(Action::DelKeysInSlot));
+        if !self.leftovers.is_empty() {
+            self.actions.push(Action::DelKeysInSlots(self.leftovers.clone()));
+        }
     }
 
     fn still_left(&self, env: &Env) -> SlotSet {
         let ours = [Some(self.myself), self.myself().replica_of];
-        let is_left = |slot: &Slot| {
+        let is_elsewhere = |slot: &Slot| {
             let owner = self.owner[usize::from(*slot)];
-            owner.is_some() && !ours.contains(&owner) && (env.keys_in_slot)(*slot) > 0
+            owner.is_some() && !ours.contains(&owner)
         };
-        self.leftovers.iter().filter(is_left).collect()
+        (env.slots_with_keys)(&self.leftovers.iter().filter(is_elsewhere).collect())
     }
 
     /// Forgets slots in which no keys are left.
@@ -538,10 +563,11 @@ impl Cluster {
         }
         self.delete_leftovers(env);
         let coming = self.importing_slots();
-        for slot in 0..SLOT_COUNT as Slot {
+        let is_known = self.myself().slots.with(&coming).with(&self.leftovers);
+        let with_keys = (env.slots_with_keys)(&SlotSet::of_range(0, SLOT_COUNT as Slot - 1));
+        for slot in with_keys.without(&is_known).iter() {
             let owner = self.owner[usize::from(slot)];
-            let is_known = self.importing.contains_key(&slot) || coming.contains(slot) || self.leftovers.contains(slot);
-            if owner == Some(self.myself) || is_known || (env.keys_in_slot)(slot) == 0 {
+            if self.importing.contains_key(&slot) {
                 continue;
             }
             match owner {
@@ -589,6 +615,27 @@ mod tests {
             .collect();
         let text = format!("{text}vars currentEpoch 5 lastVoteEpoch 1\n");
         Cluster::from_nodes_conf(config, 1, NOW_MS, &text).unwrap()
+    }
+
+    #[test]
+    fn the_first_slot_is_named_that_does_not_fit() {
+        let mut c = node('b', ClusterConfig::default());
+        let refused = |result: Result<(), super::super::AdminError>| result.unwrap_err().0;
+        let mut add = |ranges: &[(Slot, Slot)]| refused(c.add_slots(ranges));
+        assert_eq!(add(&[(3000, 3005), (3003, 3010)]), "Slot 3003 specified multiple times");
+        assert_eq!(add(&[(3000, 3001), (1999, 3000)]), "Slot 1999 is already busy");
+        assert_eq!(add(&[(2500, 2500), (2400, 2600), (0, 0)]), "Slot 2500 specified multiple times");
+        assert_eq!(refused(c.del_slots(&[(1000, 1999), (1990, 2005)])), "Slot 1990 specified multiple times");
+        assert_eq!(refused(c.del_slots(&[(1990, 2005)])), "Slot 2000 is already unassigned");
+        assert_eq!(c.myself().slots.ranges(), vec![(1000, 1999)]);
+        c.add_slots(&[(3000, 3005), (2000, 2999)]).unwrap();
+        assert_eq!((c.myself().slots.ranges(), c.myself().slot_count), (vec![(1000, 3005)], 2006));
+        // Those of others, too.
+        let other = c.nodes.find(&id('a')).unwrap();
+        c.del_slots(&[(900, 1099), (3005, 3005)]).unwrap();
+        assert_eq!((c.myself().slots.ranges(), c.myself().slot_count), (vec![(1100, 3004)], 1905));
+        assert_eq!((c.nodes[other].slots.ranges(), c.nodes[other].slot_count), (vec![(0, 899)], 900));
+        assert!(c.owner_of(950).is_none() && c.owner_of(3005).is_none() && c.owner_of(1100) == Some(c.myself));
     }
 
     fn claims(c: &mut Cluster, claimant: char, epoch: u64, slots: std::ops::Range<Slot>) {

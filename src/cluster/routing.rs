@@ -181,8 +181,7 @@ mod tests {
         );
         let config = ClusterConfig { require_full_coverage: false, ..ClusterConfig::default() };
         let mut c = Cluster::from_nodes_conf(config, 1, 1000, &text).unwrap();
-        let keys = |_| 0;
-        let env = |now_ms| Env { replicating: true, master_link_up: true, keys_in_slot: &keys, ..Env::at(now_ms) };
+        let env = |now_ms| Env { replicating: true, master_link_up: true, ..Env::at(now_ms) };
         c.flush(&env(1000));
         c.tick(&env(9000));
         c.flush(&env(9000));
@@ -221,8 +220,7 @@ mod tests {
     #[test]
     fn slots_that_move() {
         let mut c = cluster("master");
-        let keys = |_| 0;
-        let env = Env { keys_in_slot: &keys, ..Env::at(9000) };
+        let env = Env { ..Env::at(9000) };
         let slot = key_slot(b"{m}");
         let (other, from) = (key_for(8192..=16382), key_slot(key_for(8192..=16382).as_bytes()));
         let mine = (0..).map(|i: u32| format!("k{i}")).find(|k| key_slot(k.as_bytes()) < 8192).unwrap();

@@ -399,7 +399,6 @@ impl Sim {
         log_lines::are_of(no, self.now - START_MS);
         let node = &mut self.nodes[no];
         let Some(mut cluster) = node.cluster.take() else { return };
-        let keys = |_| 0;
         let env = Env {
             now_ms: now,
             repl_offset: node.offset,
@@ -409,7 +408,7 @@ impl Sim {
             stream: Some(node.data.stream),
             has_keys: node.has_keys,
             syncs_replies: false,
-            keys_in_slot: &keys,
+            slots_with_keys: &|_| SlotSet::default(),
         };
         cluster.turn_begins(now);
         work(&mut cluster, &env);

@@ -531,6 +531,16 @@ impl Db {
         }
     }
 
+    /// Those of these slots that have keys. One walk, so that the tables, which lie anywhere, are waited for together.
+    pub(crate) fn slots_with_keys(&self, of: &SlotSet) -> SlotSet {
+        of.iter().filter(|slot| self.slot_len(*slot) > 0).collect()
+    }
+
+    /// Number of keys in these slots.
+    pub(crate) fn slots_len(&self, of: &SlotSet) -> usize {
+        of.iter().map(|slot| self.slot_len(slot)).sum()
+    }
+
     /// One step of going through the keys of a hash slot, as `scan` does; hidden or not.
     pub(crate) fn scan_slot(&self, slot: u16, cursor: u64, most: usize, mut f: impl FnMut(&Entry)) -> u64 {
         match &self.tables {

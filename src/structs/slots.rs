@@ -65,6 +65,13 @@ impl SlotSet {
         SlotSet { skipped: first, words: words[first..end].iter().map(|word| u64::from_le_bytes(*word)).collect() }
     }
 
+    /// The slots from `first` to `last`.
+    pub(crate) fn of_range(first: Slot, last: Slot) -> Self {
+        let mut out = SlotSet::default();
+        out.insert_range(first, last);
+        out
+    }
+
     /// The bitmap, as packets have it.
     pub(crate) fn to_bytes(&self) -> [u8; SLOT_BYTES] {
         let mut out = [0; SLOT_BYTES];
@@ -112,6 +119,17 @@ impl SlotSet {
         new
     }
 
+    /// Adds the slots from `first` to `last`.
+    pub(crate) fn insert_range(&mut self, first: Slot, last: Slot) {
+        masks(first, last).for_each(|(at, mask)| *self.word_mut(at) |= mask);
+    }
+
+    /// The first slot of the set from `first` to `last`.
+    pub(crate) fn first_within(&self, first: Slot, last: Slot) -> Option<Slot> {
+        let here = masks(first, last).map(|(at, mask)| (at, self.word(at) & mask));
+        first_of(here)
+    }
+
     /// Takes `slot` out; true if it was there.
     pub(crate) fn remove(&mut self, slot: Slot) -> bool {
         let was = self.contains(slot);
@@ -143,10 +161,16 @@ impl SlotSet {
         out
     }
 
+    /// The slots that are in the other set, too.
+    pub(crate) fn common(&self, other: &SlotSet) -> SlotSet {
+        let mut out = self.clone();
+        out.words.iter_mut().enumerate().for_each(|(index, word)| *word &= other.word(self.skipped + index));
+        out
+    }
+
     /// The first slot that is in the other set, too.
     pub(crate) fn first_common(&self, other: &SlotSet) -> Option<Slot> {
-        let (at, both) = self.words().map(|(at, word)| (at, word & other.word(at))).find(|(_, both)| *both != 0)?;
-        Some((at * 64) as Slot + both.trailing_zeros() as Slot)
+        first_of(self.words().map(|(at, word)| (at, word & other.word(at))))
     }
 
     /// The words, and the number of each.
@@ -183,6 +207,22 @@ impl SlotSet {
         }
         out
     }
+}
+
+/// The numbers of the words that slots from `first` to `last` are in, and the bits of these.
+fn masks(first: Slot, last: Slot) -> impl Iterator<Item = (usize, u64)> {
+    let (from, to) = (usize::from(first) / 64, usize::from(last) / 64);
+    (from..=to).map(move |at| {
+        let above = if at == from { u64::MAX << (first % 64) } else { u64::MAX };
+        let below = if at == to { u64::MAX >> (63 - last % 64) } else { u64::MAX };
+        (at, above & below)
+    })
+}
+
+/// The first slot of words with their numbers.
+fn first_of(mut words: impl Iterator<Item = (usize, u64)>) -> Option<Slot> {
+    let (at, word) = words.find(|(_, word)| *word != 0)?;
+    Some((at * 64) as Slot + word.trailing_zeros() as Slot)
 }
 
 /// The slots of inclusive ranges, in the order of these.
@@ -263,6 +303,13 @@ mod tests {
             for set in [&s, &fewer, &s.without(&t)] {
                 prop_assert_eq!(&SlotSet::from_bytes(&set.to_bytes()), set);
             }
+            prop_assert_eq!(s.common(&t).iter().collect::<Vec<_>>(), slots.intersection(&others).copied().collect::<Vec<_>>());
+            let last = first + count;
+            prop_assert_eq!(t.first_within(first, last), others.range(first..=last).next().copied());
+            let mut with_range = t.clone();
+            with_range.insert_range(first, last);
+            prop_assert_eq!(with_range, t.with(&(first..=last).collect()));
+            prop_assert_eq!(SlotSet::of_range(first, last).ranges(), vec![(first, last)]);
             let from_ranges: SlotSet = slots_in(&s.ranges()).collect();
             prop_assert_eq!(from_ranges, s);
         }

@@ -255,11 +255,7 @@ impl Cluster {
     fn take_over(&mut self, at: usize, env: &Env) {
         // A new one in any case: that is how others see that what we claim is news.
         self.take_epoch(1);
-        let slots: Vec<u16> = self.jobs.list[at].slots.iter().collect();
-        for slot in slots {
-            self.unbind(slot);
-            self.bind(slot, self.myself);
-        }
+        self.rebind_all(&self.jobs.list[at].slots.clone(), self.myself);
         // On disk before anybody hears of it, and then all hear of it at once.
         self.save_synced();
         self.todo.state = true;

@@ -248,7 +248,7 @@ fn a_task_of_a_target_that_was_a_replica_meanwhile_is_not_tried_again() {
             false => pair.run_until_delivered(2),
         }
         let (me, third) = (pair.nodes[1].my_key(), pair.nodes[1].find(&[b'c'; 40]).unwrap());
-        pair.nodes[1].unbind_all(me);
+        pair.nodes[1].unbind_all_of(me);
         pair.nodes[1].set_master(third);
         pair.turn(Target);
         assert_eq!(pair.state(Target), if is_told { "occurring-on-primary" } else { "cancelled" });

@@ -691,7 +691,7 @@ fn a_node_without_slots_takes_none_where_no_majority_answers_it() {
     let mut pair = Pair::new();
     for node in &mut pair.nodes {
         let target = node.find(B.as_bytes()).unwrap();
-        node.unbind_all(target);
+        node.unbind_all_of(target);
         node.todo.state = true;
         node.flush(&Env::at(START_MS));
         (node.state_ok, node.lease_end_ms) = (true, i64::MAX);
@@ -709,17 +709,18 @@ fn a_node_without_slots_takes_none_where_no_majority_answers_it() {
 #[test]
 fn keys_left_in_slots_that_went_are_known_after_a_restart_and_to_replicas() {
     let mut pair = Pair::new();
-    let keys: &dyn Fn(Slot) -> u64 = &|slot| u64::from(slot == SLOT);
-    let env = Env { keys_in_slot: keys, ..Env::at(START_MS) };
+    let keys: &dyn Fn(&SlotSet) -> SlotSet = &|slots| slots.common(&SlotSet::of_range(SLOT, SLOT));
+    let env = Env { slots_with_keys: keys, ..Env::at(START_MS) };
+    let deleted = Action::DelKeysInSlots(SlotSet::of_range(SLOT, SLOT));
     let target = pair.nodes[0].find(B.as_bytes()).unwrap();
     let claimed: SlotSet = [SLOT, 100].into_iter().chain(8192..16000).collect();
     pair.nodes[0].on_update(target, 9, &claimed, &env);
-    assert!(pair.nodes[0].flush(&env).contains(&Action::DelKeysInSlot(SLOT)));
+    assert!(pair.nodes[0].flush(&env).contains(&deleted));
     let text = pair.nodes[0].nodes_conf();
     assert!(text.contains(" leftoverSlots 7-7"), "{text}");
     let mut again = Cluster::from_nodes_conf(ClusterConfig::default(), 1, START_MS, &text).unwrap();
     again.adopt_loaded_keys(&env);
-    assert!(again.importing.is_empty() && again.flush(&env).contains(&Action::DelKeysInSlot(SLOT)));
+    assert!(again.importing.is_empty() && again.flush(&env).contains(&deleted));
     // What is gone is forgotten.
     again.note_leftovers(&Env::at(START_MS));
     assert!(!again.nodes_conf().contains("leftoverSlots"));
@@ -737,9 +738,9 @@ fn keys_left_in_slots_that_went_are_known_after_a_restart_and_to_replicas() {
     assert_eq!(replica.owner_of(SLOT), Some(source), "{text}");
     let target = replica.find(B.as_bytes()).unwrap();
     replica.on_update(target, 10, &claimed, &env);
-    assert!(!replica.flush(&env).contains(&Action::DelKeysInSlot(SLOT)), "its master does that");
+    assert!(!replica.flush(&env).contains(&deleted), "its master does that");
     replica.replace_my_master(&env);
-    assert!(replica.flush(&env).contains(&Action::DelKeysInSlot(SLOT)));
+    assert!(replica.flush(&env).contains(&deleted));
 }
 
 #[test]

@@ -446,7 +446,7 @@ impl Server {
             stream: repl.stream_id(),
             has_keys: !db.is_empty(),
             syncs_replies,
-            keys_in_slot: &|slot| db.slot_len(slot) as u64,
+            slots_with_keys: &|slots| db.slots_with_keys(slots),
         };
         Some(f(&mut bus.machine, &env))
     }
@@ -548,7 +548,7 @@ impl Server {
             Action::UnsetReplicationMaster => self.unset_master(),
             Action::SeekSeeds => self.seek_seeds(),
             Action::FlushAllData => self.forget_all_data(),
-            Action::DelKeysInSlot(slot) => self.delete_slot(slot),
+            Action::DelKeysInSlots(slots) => self.add_to_trim(&slots, true),
             Action::DropShardChannels(slots) => {
                 self.drop_shard_channels(&slots);
                 self.redirect_blocked();

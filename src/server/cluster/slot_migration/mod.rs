@@ -183,9 +183,8 @@ impl Server {
     pub(crate) fn review_slots(&mut self) {
         let Some(bus) = &mut self.bus else { return };
         let held = bus.machine.held_slots();
-        let mut hidden = bus.machine.importing_slots();
         let migrations = &mut bus.migrations;
-        migrations.trim.slots().for_each(|slot| _ = hidden.insert(slot));
+        let hidden = bus.machine.importing_slots().with(&migrations.trim.queued);
         let fewer = migrations.held.as_ref().is_some_and(|old| !old.without(&held).is_empty());
         migrations.held = (!held.is_empty()).then_some(held);
         self.ks.dbs[0].hide(hidden);

@@ -74,7 +74,7 @@ pub(crate) struct TrimFigures {
 pub(super) struct Trim {
     parts: VecDeque<Part>,
     /// The same slots, to be looked up.
-    queued: SlotSet,
+    pub(super) queued: SlotSet,
     /// Where the first one is gone on with.
     cursor: u64,
     /// There are slots in it that are not hidden yet: they are in this turn.
@@ -102,21 +102,23 @@ impl Trim {
         self.delay_us < 0
     }
 
-    /// Slots with keys are to be gone through, those that are not on the list yet. They may come one by one, thousands of them.
-    fn add(&mut self, slots: impl Iterator<Item = Slot>, joins: bool) {
-        let Trim { parts, queued, is_longer, .. } = self;
-        let mut slots = slots.filter(|slot| queued.insert(*slot)).peekable();
-        if slots.peek().is_none() {
+    /// Slots with keys are to be gone through, those that are not on the list yet.
+    fn add(&mut self, slots: &SlotSet, joins: bool) {
+        let slots = slots.without(&self.queued);
+        if slots.is_empty() {
             return;
         }
-        *is_longer = true;
-        if !joins || !parts.back().is_some_and(|part| part.is_open) {
-            parts.push_back(Part { is_open: joins, ..Part::default() });
-        }
-        let Some(part) = parts.back_mut() else { return };
-        for slot in slots {
-            part.named.insert(slot);
-            part.queue.push_back(slot);
+        self.queued = self.queued.with(&slots);
+        self.is_longer = true;
+        match self.parts.back_mut().filter(|part| joins && part.is_open) {
+            Some(part) => {
+                part.named = part.named.with(&slots);
+                part.queue.extend(slots.iter());
+            }
+            None => {
+                let queue = slots.iter().collect();
+                self.parts.push_back(Part { named: slots, queue, is_open: joins, ..Part::default() });
+            }
         }
     }
 
@@ -162,27 +164,21 @@ fn text_of(slots: &SlotSet) -> String {
 }
 
 impl Server {
-    /// All keys in a slot that another node serves now are to go.
-    pub(in crate::server::cluster) fn delete_slot(&mut self, slot: Slot) {
-        self.add_to_trim(std::iter::once(slot), true);
-    }
-
     /// Whether keys are left in those of the slots that another node serves, from another time. They go.
     pub(crate) fn trims_first(&mut self, slots: &SlotSet) -> bool {
         let Some(machine) = self.cluster() else { return false };
         let slots = slots.without(&machine.myself().slots);
-        let is_left = slots.iter().any(|slot| self.ks.dbs[0].slot_len(slot) > 0);
-        if is_left {
-            self.add_to_trim(slots.iter(), false);
-        }
-        is_left
+        let left = self.ks.dbs[0].slots_with_keys(&slots);
+        self.add_to_trim(&left, false);
+        !left.is_empty()
     }
 
-    fn add_to_trim(&mut self, slots: impl Iterator<Item = Slot>, joins: bool) {
+    /// All keys in slots that another node serves now are to go, together with others of this turn if it `joins` these.
+    pub(in crate::server::cluster) fn add_to_trim(&mut self, slots: &SlotSet, joins: bool) {
         let Some(bus) = &mut self.bus else { return };
         let trim = &mut bus.migrations.trim;
         if trim.method != TrimMethod::Never {
-            trim.add(slots.filter(|slot| self.ks.dbs[0].slot_len(*slot) > 0), joins);
+            trim.add(&self.ks.dbs[0].slots_with_keys(slots), joins);
         }
     }
 
@@ -198,7 +194,7 @@ impl Server {
         let Some(bus) = &mut self.bus else { return };
         let trim = &mut bus.migrations.trim;
         let before = trim.parts.len();
-        trim.add(slots.iter().filter(|slot| self.ks.dbs[0].slot_len(*slot) > 0), false);
+        trim.add(&self.ks.dbs[0].slots_with_keys(slots), false);
         if let Some(part) = trim.parts.get_mut(before) {
             (part.is_told, part.is_of_master) = (true, true);
         }
@@ -208,13 +204,13 @@ impl Server {
     pub(crate) fn set_trim_method(&mut self, method: TrimMethod, delay_us: i64) {
         let Some(bus) = &mut self.bus else { return };
         let mine = bus.machine.slots_of_shard();
-        let left: Vec<Slot> = (0..SLOT_COUNT as Slot).filter(|slot| !mine.contains(*slot)).collect();
+        let left = SlotSet::of_range(0, SLOT_COUNT as Slot - 1).without(mine);
         let trim = &mut bus.migrations.trim;
         let was = std::mem::replace(&mut trim.method, method);
         (trim.delay_us, trim.next_key_at) = (delay_us, None);
         if was == TrimMethod::Never && !self.is_replica() {
             let coming = self.cluster().map(|machine| machine.importing_slots()).unwrap_or_default();
-            self.add_to_trim(left.into_iter().filter(|slot| !coming.contains(*slot)), false);
+            self.add_to_trim(&left.without(&coming), false);
         }
     }
 
@@ -233,7 +229,7 @@ impl Server {
 
     /// The keys of a job go.
     pub(super) fn delete_for_job(&mut self, job: JobId, slots: &SlotSet) {
-        self.add_to_trim(slots.iter(), false);
+        self.add_to_trim(slots, false);
         if let Some(bus) = &mut self.bus {
             bus.migrations.trim.jobs.push((job, slots.clone()));
         }
@@ -331,7 +327,7 @@ impl Server {
         let mut told = Vec::new();
         for part in trim.parts.iter_mut().filter(|part| !part.is_scheduled) {
             (part.is_scheduled, part.is_open) = (true, false);
-            let keys: usize = part.named.iter().map(|slot| self.ks.dbs[0].slot_len(slot)).sum();
+            let keys = self.ks.dbs[0].slots_len(&part.named);
             let slots = text_of(&part.named);
             if !part.is_of_master {
                 log::info!(
@@ -493,7 +489,7 @@ impl Server {
         let Trim { parts, figures, .. } = &mut bus.migrations.trim;
         let Some(part) = parts.front_mut().filter(|part| !part.is_begun) else { return };
         part.is_begun = true;
-        let keys = part.named.iter().map(|slot| self.ks.dbs[0].slot_len(slot)).sum();
+        let keys = self.ks.dbs[0].slots_len(&part.named);
         (figures.keys, figures.trimmed) = (keys, 0);
         figures.started += 1;
         log::info!("Active trim initiated for slots: {}, to trim {keys} keys.", text_of(&part.named));
