@@ -79,12 +79,9 @@ impl Link {
         (len - before, capacity - before, args)
     }
 
-    /// Output that is on its way to an I/O thread or waits there, bytes.
-    pub(crate) fn far_output(&self) -> usize {
-        match &self.conn {
-            Some(Conn::Far(far)) => far.unwritten(),
-            _ => 0,
-        }
+    /// Whether more bytes of output than that are on their way to an I/O thread or wait there.
+    pub(crate) fn has_far_output(&self, most: usize) -> bool {
+        matches!(&self.conn, Some(Conn::Far(far)) if far.unwritten_beyond(most) > 0)
     }
 
     /// How much of its memory is gone in a moment, bytes: output that was given to an I/O thread of late. `period` grows by the time.
@@ -107,7 +104,7 @@ impl Link {
 /// Memory of output that is with an I/O thread, bytes. What the reply buffer held costs nothing of its own: the buffer counts as a
 /// whole.
 fn output_mem(far: &Far, out: &Output) -> usize {
-    far.unwritten().saturating_sub(out.buffer_size())
+    far.unwritten_beyond(out.buffer_size())
 }
 
 /// An address as clients are shown it: `ip:port`, or `path:0` of a unix socket.

@@ -2,6 +2,7 @@
 
 use super::thread::{IoThread, Order};
 use crate::net::{ClientId, Conn};
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -42,7 +43,7 @@ pub(crate) struct Far {
     shared: Arc<Shared>,
     /// Bytes handed over, and how many of them were known to be written when that was looked at last.
     given: u64,
-    written: u64,
+    written: Cell<u64>,
     /// The period in which it was asked last what stays unwritten; the bytes handed over by then, and by the time before.
     asked_in: u64,
     given_then: u64,
@@ -77,7 +78,7 @@ impl Far {
             client,
             shared: shared.clone(),
             given: 0,
-            written: 0,
+            written: Cell::new(0),
             asked_in: 0,
             given_then: 0,
             given_before: 0,
@@ -133,7 +134,18 @@ impl Far {
 
     /// Bytes that were handed over and are not written, as far as that is known.
     pub(crate) fn unwritten(&self) -> usize {
-        (self.given - self.shared.written.load(Ordering::Relaxed)) as usize
+        self.unwritten_beyond(0)
+    }
+
+    /// By how many bytes that is more than `few`. What the other thread writes to is looked at only if it may be: that costs
+    /// more than much of what a request does.
+    pub(crate) fn unwritten_beyond(&self, few: usize) -> usize {
+        let beyond = |written: u64| ((self.given - written) as usize).saturating_sub(few);
+        if beyond(self.written.get()) == 0 {
+            return 0;
+        }
+        self.written.set(self.shared.written.load(Ordering::Relaxed));
+        beyond(self.written.get())
     }
 
     /// Bytes that were handed over before this period and are not written: the peer does not take them. It shows when this is
@@ -158,17 +170,18 @@ impl Far {
 
     /// How many bytes may be handed over. If it is less than `wanted`, the thread tells when there is room again.
     fn room(&mut self, wanted: u64) -> u64 {
-        if self.given - self.written + wanted > OUTPUT_WINDOW {
-            self.written = self.shared.written.load(Ordering::Acquire);
+        let room = |written: u64| OUTPUT_WINDOW.saturating_sub(self.given - written);
+        if room(self.written.get()) < wanted {
+            self.written.set(self.shared.written.load(Ordering::Acquire));
         }
-        let room = OUTPUT_WINDOW.saturating_sub(self.given - self.written);
-        if room >= wanted {
-            return room;
+        let room_now = room(self.written.get());
+        if room_now >= wanted {
+            return room_now;
         }
         // First the wish, then another look: the thread does it the other way round, so one of us sees the other.
         self.shared.wants_room.store(true, Ordering::SeqCst);
-        self.written = self.shared.written.load(Ordering::SeqCst);
-        OUTPUT_WINDOW.saturating_sub(self.given - self.written)
+        self.written.set(self.shared.written.load(Ordering::SeqCst));
+        room(self.written.get())
     }
 
     pub(in crate::net) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {

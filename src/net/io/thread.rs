@@ -104,14 +104,18 @@ pub(crate) struct IoThread {
     /// Its place in the list of threads, and how many there are.
     pub(super) index: usize,
     count: usize,
-    /// What the main thread has for it and has not posted yet.
-    staged: Mutex<Batch<Order>>,
-    orders: Mailbox<Order>,
-    reports: Mailbox<Report>,
+    /// What the main thread has for it and has not posted yet: used for each reply.
+    staged: Apart<Mutex<Batch<Order>>>,
+    orders: Apart<Mailbox<Order>>,
+    reports: Apart<Mailbox<Report>>,
     /// Its processor time, nanoseconds, as of not long ago.
     busy_ns: AtomicU64,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
+
+/// In cache lines of its own (two, as processors fetch pairs of them), so that what another thread does beside it costs nothing.
+#[repr(align(128))]
+struct Apart<T>(T);
 
 impl std::fmt::Debug for IoThread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -128,9 +132,9 @@ impl IoThread {
         let shared = Arc::new(IoThread {
             index,
             count,
-            staged: Mutex::new(Batch::with_room()),
-            orders: Mailbox::new(waker, Batch::with_room()),
-            reports: Mailbox::new(main, Batch::default()),
+            staged: Apart(Mutex::new(Batch::with_room())),
+            orders: Apart(Mailbox::new(waker, Batch::with_room())),
+            reports: Apart(Mailbox::new(main, Batch::default())),
             busy_ns: AtomicU64::new(0),
             handle: Mutex::new(None),
         });
@@ -158,7 +162,7 @@ impl IoThread {
 
     fn staged(&self) -> MutexGuard<'_, Batch<Order>> {
         // Only the main thread locks it, so it never waits.
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.staged.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn order(&self, order: Order) {
@@ -197,29 +201,29 @@ impl IoThread {
     }
 
     fn post_batch(&self, staged: &mut Batch<Order>) {
-        if let Err(e) = self.orders.post(staged) {
+        if let Err(e) = self.orders.0.post(staged) {
             log::warn!("An I/O thread could not be woken: {}", reason(&e));
         }
     }
 
     /// Takes what the thread has reported first; `into` has to be empty. Returns how many more batches of reports there are.
     pub(crate) fn take_reports(&self, into: &mut Batch<Report>) -> usize {
-        self.reports.take(into)
+        self.reports.0.take(into)
     }
 
     pub(crate) fn has_reports(&self) -> bool {
-        !self.reports.is_empty()
+        !self.reports.0.is_empty()
     }
 
     /// To be asked before the main thread sleeps: whether this thread has nothing to tell. It wakes the main thread when it
     /// has.
     pub(crate) fn lets_main_sleep(&self) -> bool {
-        self.reports.may_sleep()
+        self.reports.0.may_sleep()
     }
 
     /// Memory of output that is on its way to it, bytes.
     pub(crate) fn output_on_the_way(&self) -> usize {
-        self.orders.on_the_way() + self.staged().bytes.len()
+        self.orders.0.on_the_way() + self.staged().bytes.len()
     }
 
     /// The processor time it has had.
@@ -387,10 +391,10 @@ impl Worker {
             }
             self.read_unfinished();
             self.post();
-            let more = self.shared.orders.take(&mut orders);
+            let more = self.shared.orders.0.take(&mut orders);
             is_stopping = self.carry_out(&mut orders);
             for _ in 0..more {
-                self.shared.orders.take(&mut orders);
+                self.shared.orders.0.take(&mut orders);
                 is_stopping |= self.carry_out(&mut orders);
             }
             self.run_handshakes();
@@ -405,7 +409,7 @@ impl Worker {
 
     /// How long it may sleep, once it is known that nothing is wanted of it.
     fn sleep_time(&self) -> Option<Duration> {
-        if !self.unfinished.is_empty() || self.handshakes.is_due() || !self.shared.orders.may_sleep() {
+        if !self.unfinished.is_empty() || self.handshakes.is_due() || !self.shared.orders.0.may_sleep() {
             return Some(Duration::ZERO);
         }
         (!self.lingering.is_empty() || !self.handshakes.is_empty()).then_some(TICK)
@@ -416,7 +420,7 @@ impl Worker {
     }
 
     fn post(&mut self) {
-        if let Err(e) = self.shared.reports.post(&mut self.reports) {
+        if let Err(e) = self.shared.reports.0.post(&mut self.reports) {
             log::warn!("The main thread could not be woken: {}", reason(&e));
         }
     }
@@ -472,7 +476,7 @@ impl Worker {
             }
         }
         orders.clear();
-        self.shared.orders.note_done(orders);
+        self.shared.orders.0.note_done(orders);
         is_stopping
     }
 

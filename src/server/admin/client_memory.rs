@@ -147,7 +147,7 @@ pub(crate) fn over_limit(srv: &Server, c: &Client, now_ms: i64) -> (bool, Option
     };
     let limit = srv.cfg.client_output_buffer_limit[class];
     let used = srv.output_bytes(c) as u64;
-    let is_much = used > UNAUTHENTICATED_BYTES || c.far_output() > UNAUTHENTICATED_FAR_BYTES;
+    let is_much = used > UNAUTHENTICATED_BYTES || c.has_far_output(UNAUTHENTICATED_FAR_BYTES);
     if is_much && srv.must_authenticate(c) {
         return (true, c.soft_limit_since_ms);
     }
@@ -219,7 +219,7 @@ impl Server {
         let has_output = c.out.chunk_count() > 0
             || class == ClientClass::Replica
             || c.soft_limit_since_ms.is_some()
-            || c.far_output() > UNAUTHENTICATED_FAR_BYTES;
+            || c.has_far_output(UNAUTHENTICATED_FAR_BYTES);
         if c.conn.is_none() || c.is(ClientFlags::CLOSE_ASAP) || !has_output {
             return false;
         }

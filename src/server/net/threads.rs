@@ -155,23 +155,27 @@ impl IoThreads {
         (0..self.in_use).min_by_key(|at| self.links[*at]).unwrap_or(0)
     }
 
-    /// Takes note of what a period has shown. `worked_us`: the time the main thread has been at work since it was started.
-    /// Returns the thread that is to have links, too, if one is.
+    /// Links move to the threads as soon as the main thread has had that much to do in a period. `worked_us`: the time it has been
+    /// at work since it was started.
+    fn spread_if_busy(&mut self, worked_us: u64) {
+        let is_busy = worked_us.saturating_sub(self.worked_us) >= BUSY_US;
+        if !self.is_spread && is_busy && self.heard_here.count_ones() >= SEVERAL_CLIENTS {
+            self.is_spread = true;
+            self.quiet_periods = 0;
+        }
+    }
+
+    /// Takes note of what a period has shown; `worked_us` as above. Returns the thread that is to have links, too, if one is.
     fn end_period(&mut self, now_ms: i64, worked_us: u64, always: bool) -> Option<usize> {
         let elapsed = Duration::from_millis((now_ms - self.period_began_ms).max(1) as u64);
         self.period_began_ms = now_ms;
         self.period += 1;
-        let worked = worked_us.saturating_sub(std::mem::replace(&mut self.worked_us, worked_us));
-        let here = std::mem::take(&mut self.heard_here).count_ones();
+        (self.worked_us, self.heard_here) = (worked_us, 0);
         match std::mem::take(&mut self.heard) {
             // Nobody suffers.
             0 => {}
             1..=FEW_CLIENTS => self.quiet_periods += 1,
             _ => self.quiet_periods = 0,
-        }
-        if !self.is_spread && worked >= BUSY_US && here >= SEVERAL_CLIENTS {
-            self.is_spread = true;
-            self.quiet_periods = 0;
         }
         if self.is_spread && self.quiet_periods >= QUIET_PERIODS && !always {
             self.is_spread = false;
@@ -403,8 +407,9 @@ impl Server {
             self.watch_came_home();
         }
         let now_ms = self.clock.mono_ms();
+        let worked_us = self.admin.metrics.cycles_us;
+        self.io.spread_if_busy(worked_us);
         if now_ms >= self.io.period_began_ms + PERIOD_MS {
-            let worked_us = self.admin.metrics.cycles_us;
             let joins = self.io.end_period(now_ms, worked_us, self.cfg.io_threads_always_active);
             if let Some(thread) = joins {
                 self.give_share(thread);
@@ -585,6 +590,20 @@ mod tests {
 
     fn work(ms: &[u64]) -> Vec<Duration> {
         ms.iter().copied().map(Duration::from_millis).collect()
+    }
+
+    #[test]
+    fn links_move_as_soon_as_several_clients_keep_the_main_thread_busy() {
+        let mut io = IoThreads { worked_us: 500, heard_here: 0b111, ..IoThreads::default() };
+        io.spread_if_busy(500 + 5 * BUSY_US);
+        assert!(!io.is_spread, "few clients");
+        io.heard_here = 0b1111;
+        io.spread_if_busy(499 + BUSY_US);
+        assert!(!io.is_spread, "little work in this period");
+        io.spread_if_busy(500 + BUSY_US);
+        assert!(io.is_spread);
+        io.end_period(PERIOD_MS, 500 + BUSY_US, true);
+        assert!(io.is_spread && (io.worked_us, io.heard_here) == (500 + BUSY_US, 0));
     }
 
     #[test]
