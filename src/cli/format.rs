@@ -2,8 +2,8 @@
 //!
 //! Scripts depend on these layouts byte by byte; they are those of redis-cli 7.2.
 
-use super::quote::push_quoted;
 use crate::resp::reply_reader::Reply;
+use crate::structs::bytes::append_quoted;
 
 /// How replies are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub(crate) fn standard(reply: &Reply, indent: &str, out: &mut Vec<u8>) {
         Reply::Integer(n) => put(out, "(integer) ", n.to_string().as_bytes()),
         Reply::Double(text) => put(out, "(double) ", text),
         Reply::Bulk(text) => {
-            push_quoted(out, text);
+            append_quoted(out, text);
             out.push(b'\n');
         }
         Reply::Nil => put(out, "(nil)", b""),
@@ -209,9 +209,9 @@ fn csv(reply: &Reply, out: &mut Vec<u8>) {
     match reply {
         Reply::Error(text) => {
             out.extend_from_slice(b"ERROR,");
-            push_quoted(out, text);
+            append_quoted(out, text);
         }
-        Reply::Status(text) | Reply::Bulk(text) | Reply::Verbatim { text, .. } => push_quoted(out, text),
+        Reply::Status(text) | Reply::Bulk(text) | Reply::Verbatim { text, .. } => append_quoted(out, text),
         Reply::Integer(n) => out.extend_from_slice(n.to_string().as_bytes()),
         Reply::Double(text) | Reply::BigNumber(text) => out.extend_from_slice(text),
         Reply::Nil => out.extend_from_slice(b"NULL"),
@@ -270,7 +270,7 @@ fn json(reply: &Reply, ascii: bool, out: &mut Vec<u8>) {
 fn json_string(text: &[u8], ascii: bool, out: &mut Vec<u8>) {
     if ascii {
         let mut repr = Vec::new();
-        push_quoted(&mut repr, text);
+        append_quoted(&mut repr, text);
         for byte in repr {
             if byte == b'\\' {
                 out.push(b'\\');

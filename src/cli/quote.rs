@@ -1,12 +1,9 @@
-//! How arguments are written at the prompt and how strings are shown there.
+//! How arguments are written at the prompt.
 //!
 //! The line syntax is that of Redis configuration files and of the inline protocol: words separated by blanks, `"..."`
 //! with escapes (`\n \r \t \b \a \xHH`), `'...'` with only `\'`.
 
 use crate::config::words;
-
-pub(crate) use crate::config::words::quote as quoted;
-pub(crate) use crate::structs::bytes::append_quoted as push_quoted;
 
 /// The line can not be split: a quote is open, or text follows a closing quote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +60,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_quoted_reads_back(text in prop::collection::vec(any::<u8>(), 0..60)) {
-            prop_assert_eq!(unquote(&quoted(&text)), Some(text));
+            prop_assert_eq!(unquote(&words::quote(&text)), Some(text));
         }
     }
 }

@@ -4,9 +4,9 @@ use std::process::exit;
 
 use super::scan;
 use crate::cli::connection::LinkError;
-use crate::cli::quote::quoted;
 use crate::cli::session::Session;
 use crate::cli::term::{complain, say};
+use crate::config::words;
 use crate::resp::reply_reader::Reply;
 
 /// Hot keys to show.
@@ -60,7 +60,7 @@ impl Tally {
 
 /// A key as it is printed.
 fn shown(key: &[u8]) -> String {
-    String::from_utf8_lossy(&quoted(key)).into_owned()
+    String::from_utf8_lossy(&words::quote(key)).into_owned()
 }
 
 /// Finds, for every type, the key with the most elements.

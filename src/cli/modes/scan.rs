@@ -4,9 +4,9 @@ use std::process::exit;
 use std::time::Duration;
 
 use crate::cli::format::OutputMode;
-use crate::cli::quote::push_quoted;
 use crate::cli::session::Session;
 use crate::cli::term::{complain, put};
+use crate::structs::bytes::append_quoted;
 
 /// Prints every key on a line of its own.
 pub(crate) fn run(session: &mut Session) -> i32 {
@@ -17,7 +17,7 @@ pub(crate) fn run(session: &mut Session) -> i32 {
         let mut text = Vec::new();
         for key in keys {
             if quoted {
-                push_quoted(&mut text, &key);
+                append_quoted(&mut text, &key);
             } else {
                 text.extend_from_slice(&key);
             }
