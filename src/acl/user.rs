@@ -5,10 +5,14 @@ use crate::catalog::table::{CmdRef, CommandTable};
 use crate::resp::split_args;
 use crate::structs::bytes::append;
 use sha2::{Digest, Sha256};
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 /// Most bytes that a rule has besides its pattern: the marks before it and a blank after it.
 const LONGEST_MARKS: usize = 4;
+/// From how many bytes on the rules of a selector are kept as they were shown: with thousands of patterns, to put them together
+/// anew takes many times as long.
+const KEPT_BYTES: usize = 4096;
 
 #[derive(Clone, Debug)]
 pub(crate) struct User {
@@ -39,6 +43,8 @@ pub(crate) struct Selector {
     rules: Vec<String>,
     pub(crate) keys: Vec<KeyPattern>,
     pub(crate) channels: Vec<Vec<u8>>,
+    /// The rules as they were shown, if they are long, until one changes.
+    shown: OnceCell<Vec<u8>>,
 }
 
 /// A set of commands, one bit for each number in the table.
@@ -316,6 +322,7 @@ impl Selector {
     }
 
     fn apply(&mut self, rule: &[u8], rules: Rules<'_>) -> Result<(), RuleError> {
+        self.shown.take();
         match rule.to_ascii_lowercase().as_slice() {
             b"allkeys" | b"~*" => self.open_keys(),
             b"resetkeys" => {
@@ -531,6 +538,10 @@ impl Selector {
     }
 
     fn write_rules(&self, out: &mut Vec<u8>) {
+        if let Some(shown) = self.shown.get() {
+            return out.extend_from_slice(shown);
+        }
+        let begin = out.len();
         self.write_keys(out);
         if !self.all_channels {
             out.extend_from_slice(b"resetchannels ");
@@ -540,6 +551,9 @@ impl Selector {
         for rule in &self.rules {
             out.push(b' ');
             out.extend_from_slice(rule.as_bytes());
+        }
+        if out.len() - begin >= KEPT_BYTES {
+            _ = self.shown.set(out[begin..].to_vec());
         }
     }
 }
@@ -560,6 +574,32 @@ mod tests {
         let mut user = User::new(b"u", rules);
         line.iter().try_for_each(|r| user.apply(r.as_bytes(), rules))?;
         Ok(user)
+    }
+
+    #[test]
+    fn many_patterns_are_shown_as_they_are_also_after_one_more() {
+        let commands = crate::server::commands::table().0;
+        let rules = Rules { commands: &commands, channels_open: false };
+        let mut bob = User::new(b"bob", rules);
+        let mut expected = String::from("bob off sanitize-payload ");
+        for i in 0..1000 {
+            bob.apply(format!("~pattern{i}").as_bytes(), rules).unwrap();
+            expected += &format!("~pattern{i} ");
+        }
+        let shown = |user: &User| {
+            let mut out = Vec::new();
+            user.write_line(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let end = "resetchannels -@all";
+        assert_eq!([shown(&bob), shown(&bob)], [expected.clone() + end, expected.clone() + end]);
+        let other = bob.clone();
+        bob.apply(b"%R~more", rules).unwrap();
+        bob.apply(b"+get", rules).unwrap();
+        assert_eq!(shown(&bob), expected.clone() + "%R~more " + end + " +get");
+        assert_eq!(shown(&other), expected + end);
+        bob.apply(b"resetkeys", rules).unwrap();
+        assert_eq!(shown(&bob), "bob off sanitize-payload resetchannels -@all +get");
     }
 
     fn rules(user: &User) -> String {
