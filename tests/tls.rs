@@ -729,6 +729,10 @@ fn slots_move_both_ways_in_a_cluster_of_both_kinds_under_tls() {
         let ids = [0, 1].map(|at| run::<String>(&mut certs.connect(ports[at]), &["CLUSTER", "MYID"]));
         let seed = format!("127.0.0.1:{}", ports[0]);
         for (from, to, slots) in [(0, 1, "900"), (1, 0, "1500")] {
+            // Redis's tool does not wait until all have heard of the last slots.
+            wait_for(10, "all nodes to agree", || {
+                tool(program, &certs, ports[0], &["--cluster", "check", &seed]).status.success()
+            });
             let words = ["--cluster", "reshard", &seed, "--cluster-from", &ids[from], "--cluster-to", &ids[to]];
             let words = [&words[..], &["--cluster-slots", slots, "--cluster-yes"]].concat();
             let moved = tool(program, &certs, ports[0], &words);

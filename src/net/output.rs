@@ -95,6 +95,9 @@ impl Output {
 
     /// Sets a large reply aside, so that it never moves again while it waits to be sent.
     pub(crate) fn roll(&mut self) {
+        if self.cur.buf.len() <= self.buffer_size {
+            return;
+        }
         let mut cur = std::mem::take(&mut self.cur);
         self.set_aside(&mut cur, self.buffer_size + 1);
         self.cur = cur;
