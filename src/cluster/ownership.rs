@@ -52,18 +52,11 @@ impl Cluster {
         if key == self.myself { self.nodes.look_at_all() } else { self.nodes.look_at(key, 0) }
     }
 
-    /// Takes a slot from its owner; false if it has none.
-    pub(super) fn unbind(&mut self, slot: Slot) -> bool {
-        let Some(key) = self.owner[usize::from(slot)].take() else {
-            return false;
-        };
-        self.owner_changes += 1;
-        self.slot_stats.reset(slot);
-        self.nodes[key].slots.remove(slot);
-        self.nodes[key].slot_count -= 1;
-        self.unclaimed.remove(slot);
-        self.dropped_channels.get_or_insert_with(SlotSet::default).insert(slot);
-        true
+    /// Takes a slot from its owner, if it has one.
+    pub(super) fn unbind(&mut self, slot: Slot) {
+        if self.owner[usize::from(slot)].is_some() {
+            self.unbind_all(&SlotSet::of_range(slot, slot));
+        }
     }
 
     /// Takes these slots, which somebody has each, from their owners.
