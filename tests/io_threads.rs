@@ -63,6 +63,46 @@ fn values_and_pipelines_of_all_sizes() {
     assert!(number(&mut plain, "io_threaded_writes_processed") > 100);
 }
 
+/// The threads look for requests in what comes, but cannot know whether one begins there.
+#[test]
+fn what_looks_like_a_request_is_one_only_where_requests_begin() {
+    let s = TestServer::start(&ALWAYS);
+    let mut c = s.connect();
+    let mut peer = raw(s.port);
+    let mut ask = |pieces: &[&[u8]], replies: &[u8]| {
+        for piece in pieces {
+            peer.write_all(piece).unwrap();
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        let mut got = vec![0; replies.len()];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(got, replies, "{}", String::from_utf8_lossy(&got));
+    };
+    let harm = b"*2\r\n$3\r\nDEL\r\n$4\r\nkept\r\n";
+    let value = harm.repeat(4);
+    let head = format!("*3\r\n$3\r\nSET\r\n$4\r\nkept\r\n${}\r\n", value.len());
+    ask(&[head.as_bytes(), &value, b"\r\n"], b"+OK\r\n");
+    let (first, rest) = value.split_at(harm.len());
+    ask(&[head.as_bytes(), first, rest, b"\r\n*1\r\n$4\r\nPING\r\n"], b"+OK\r\n+PONG\r\n");
+    assert!(run::<Vec<u8>>(&mut c, &["GET", "kept"]) == value);
+    // Cut in two at any place.
+    let both = [head.as_bytes(), &value, b"\r\n*2\r\n$6\r\nSTRLEN\r\n$4\r\nkept\r\n"].concat();
+    let replies = format!("+OK\r\n:{}\r\n", value.len()).into_bytes();
+    for at in 1..both.len() {
+        ask(&[&both[..at], &both[at..]], &replies);
+    }
+    // What comes while the client is blocked runs later, together.
+    let blocked: [&[u8]; 3] = [
+        b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n",
+        b"*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n",
+        b"*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n",
+    ];
+    ask(&blocked, b"");
+    let () = run(&mut c, &["RPUSH", "q", "x"]);
+    ask(&[], b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n:1\r\n:2\r\n:3\r\n");
+    ask(&[b"*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n"], b":4\r\n");
+}
+
 #[test]
 fn what_has_order_or_state_keeps_it() {
     let server = TestServer::start(&ALWAYS);

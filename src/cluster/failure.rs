@@ -20,8 +20,10 @@ use crate::structs::slots::SLOT_COUNT;
 const REPORT_VALIDITY: i64 = 2;
 /// How often a master with slots is pinged within a node timeout by each of few others, and by all of many together.
 const PINGS_A_TIMEOUT: i64 = 16;
-/// How often a master pings the one after it, and other nodes a random one.
-const WATCH_MS: i64 = 200;
+/// How often a master pings the one after it: so long for each master that there is, within these bounds. And how often other
+/// nodes ping a random one.
+const WATCH_MS_A_MASTER: i64 = 8;
+const WATCH_MS: std::ops::RangeInclusive<i64> = 200..=400;
 const RANDOM_PING_MS: i64 = 1000;
 /// An answer is late after this part of the node timeout, within these bounds.
 const LATE: i64 = 32;
@@ -219,6 +221,12 @@ impl Cluster {
             .find(|key| self.nodes[*key].is_voter() && self.nodes[*key].healthy())
     }
 
+    /// How often the next master is pinged. The more masters there are, the sooner another's ping for its grant shows its absence,
+    /// too.
+    fn watch_ms(&self) -> i64 {
+        (self.size as i64 * WATCH_MS_A_MASTER).clamp(*WATCH_MS.start(), *WATCH_MS.end())
+    }
+
     /// Once a second pings, of five random nodes, the one heard of least recently, so that news spreads even where
     /// nothing is due. A master, which pings many for their grants, pings the next master instead, and more often.
     fn ping_without_need(&mut self, env: &Env) {
@@ -228,7 +236,7 @@ impl Cluster {
         let next = self.next_voter();
         // A little sooner or later where the loop wakes anyway, rather than on time by a turn of its own.
         let apart = self.tick_ms() / 4;
-        let due = self.random_ping_ms + if next.is_some() { WATCH_MS } else { RANDOM_PING_MS };
+        let due = self.random_ping_ms + if next.is_some() { self.watch_ms() } else { RANDOM_PING_MS };
         if env.now_ms + apart < due {
             return self.wake_at(due + apart);
         }
@@ -637,6 +645,11 @@ mod tests {
             c.grant_interval_ms()
         });
         assert_eq!(intervals, [1000, 1000, 1000, 2000, 4000, 8000, 8000]);
+        let apart = [1, 3, 25, 30, 50, 500].map(|size| {
+            c.size = size;
+            c.watch_ms()
+        });
+        assert_eq!(apart, [200, 200, 200, 240, 400, 400]);
         c.config.ping_interval_ms = 2500;
         assert_eq!(c.grant_interval_ms(), 2500);
     }

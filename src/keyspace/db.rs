@@ -21,6 +21,12 @@ impl KeyHash {
     /// A placeholder for no key.
     pub(crate) const NONE: KeyHash = KeyHash { hash: 0, hint: Hint::NONE, slot: 0 };
 
+    /// One that was computed elsewhere, as [`KeyHash::of`] does.
+    #[inline]
+    pub(crate) fn known(hash: u64, slot: u16) -> KeyHash {
+        KeyHash { hash, hint: Hint::NONE, slot }
+    }
+
     /// `per_slot`: there is a table for each hash slot.
     #[inline]
     pub(crate) fn of(seed: HashSeed, per_slot: bool, key: &[u8]) -> KeyHash {

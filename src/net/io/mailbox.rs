@@ -1,5 +1,6 @@
 //! What one thread has for another.
 
+use super::finder::FoundRequests;
 use mio::Waker;
 use std::collections::VecDeque;
 use std::io;
@@ -19,13 +20,15 @@ const FEW_MESSAGES: usize = 128;
 pub(crate) struct Batch<M> {
     pub(crate) messages: Vec<M>,
     pub(crate) bytes: Vec<u8>,
+    /// Requests that were found in the bytes: each message knows how many are its own.
+    pub(crate) found: FoundRequests,
     /// What it counts for in its mailbox's `on_the_way`.
     counted: usize,
 }
 
 impl<M> Default for Batch<M> {
     fn default() -> Batch<M> {
-        Batch { messages: Vec::new(), bytes: Vec::new(), counted: 0 }
+        Batch { messages: Vec::new(), bytes: Vec::new(), found: FoundRequests::default(), counted: 0 }
     }
 }
 
@@ -45,6 +48,7 @@ impl<M> Batch<M> {
         self.messages.shrink_to(KEPT_MESSAGES);
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES);
+        self.found.clear();
     }
 }
 
@@ -104,6 +108,7 @@ impl<M> Mailbox<M> {
             Some(last) if is_little && last.bytes.len() <= KEPT_BYTES - FEW_BYTES => {
                 last.messages.append(&mut batch.messages);
                 last.bytes.append(&mut batch.bytes);
+                last.found.append(&mut batch.found);
                 last.counted += std::mem::take(&mut batch.counted);
             }
             _ => {

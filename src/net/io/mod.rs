@@ -1,5 +1,5 @@
-//! I/O threads: each has a reactor and links of its own; reading, TLS and writing happen there, everything else on the main
-//! thread.
+//! I/O threads: each has a reactor and links of its own; reading, finding requests, TLS and writing happen there, everything
+//! else on the main thread.
 //!
 //! A link that lives on such a thread stands on the main thread as a [`Far`], a connection like any other: what is written
 //! to it is carried over to the thread, what the thread read is carried back, and how much may be on its way is limited in
@@ -12,11 +12,13 @@
 //! with nothing to do sleeps.
 
 mod far;
+mod finder;
 mod mailbox;
 #[cfg(test)]
 mod tests;
 mod thread;
 
 pub(crate) use far::{Far, Home};
+pub(crate) use finder::{Finder, FoundAt, FoundRequest, FoundRequests};
 pub(crate) use mailbox::Batch;
 pub(crate) use thread::{IoThread, Report, Secure};

@@ -1,8 +1,9 @@
 //! Threads with sockets, and a main thread of the test: bytes in order, limits, moves and ends.
 
-use super::{Batch, Far, Home, IoThread, Report};
+use super::{Batch, Far, Finder, Home, IoThread, Report};
 use crate::net::output::MIN_BUFFER_BYTES;
 use crate::net::{ClientId, Conn, Link};
+use crate::structs::table::HashSeed;
 use mio::{Poll, Token, Waker};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -12,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const CLIENT: ClientId = ClientId { index: 3, generation: 1 };
+const FINDER: Finder = Finder { seed: HashSeed([7; 16]), per_slot: true };
 const LONG: Duration = Duration::from_secs(20);
 
 /// The side of the main thread, with one client.
@@ -31,7 +33,8 @@ impl Main {
     fn new(threads: usize) -> (Main, UnixStream) {
         // What wakes the main thread is of no use to tests that look again and again.
         let waker = Arc::new(Waker::new(Poll::new().unwrap().registry(), Token(0)).unwrap());
-        let threads: Vec<_> = (0..threads).map(|at| IoThread::start(at, threads, "", waker.clone()).unwrap()).collect();
+        let threads: Vec<_> =
+            (0..threads).map(|at| IoThread::start((at, threads), "", FINDER, waker.clone()).unwrap()).collect();
         let (ours, peer) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let conn = Conn::Unix(mio::net::UnixStream::from_std(ours));
@@ -61,7 +64,7 @@ impl Main {
             let mut bytes = &batch.bytes[..];
             for report in batch.messages {
                 match report {
-                    Report::Input { client, len } => {
+                    Report::Input { client, len, .. } => {
                         assert_eq!(client, CLIENT);
                         let (mine, rest) = bytes.split_at(len);
                         bytes = rest;

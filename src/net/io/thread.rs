@@ -1,6 +1,7 @@
 //! An I/O thread: the handle that the main thread has, and the loop.
 
 use super::far::{INPUT_WINDOW, OUTPUT_WINDOW, Shared};
+use super::finder::{Finder, FoundCounts};
 use super::mailbox::{Batch, KEPT_BYTES, Mailbox};
 use crate::net::handshakes::Handshakes;
 use crate::net::listener::reason;
@@ -83,8 +84,8 @@ pub(crate) struct Secure {
 /// What an I/O thread has to tell.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// So many bytes of the batch came from the peer of a client.
-    Input { client: ClientId, len: usize },
+    /// So many bytes of the batch came from the peer of a client. If a request begins with them, so do those that were found.
+    Input { client: ClientId, len: usize, found: FoundCounts },
     /// Much input of a client, by itself.
     MuchInput { client: ClientId, bytes: Vec<u8> },
     /// The peer sends no more, or the connection failed and is closed.
@@ -126,7 +127,12 @@ impl std::fmt::Debug for IoThread {
 impl IoThread {
     /// Starts the thread of this number, from 0, of so many, on some processors (see [`process::set_cpu_affinity`]). `main`
     /// wakes the main thread.
-    pub(crate) fn start(index: usize, count: usize, cpus: &str, main: Arc<Waker>) -> io::Result<Arc<IoThread>> {
+    pub(crate) fn start(
+        (index, count): (usize, usize),
+        cpus: &str,
+        finder: Finder,
+        main: Arc<Waker>,
+    ) -> io::Result<Arc<IoThread>> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
         let shared = Arc::new(IoThread {
@@ -142,6 +148,7 @@ impl IoThread {
         let worker = Worker {
             shared: shared.clone(),
             poll,
+            finder,
             links: Vec::new(),
             handshakes: Handshakes::one_of(count),
             reports: Batch::default(),
@@ -349,6 +356,7 @@ impl Here {
 struct Worker {
     shared: Arc<IoThread>,
     poll: Poll,
+    finder: Finder,
     /// By the places of their clients.
     links: Vec<Option<Box<Here>>>,
     handshakes: Handshakes,
@@ -608,7 +616,7 @@ impl Worker {
 
     /// Reads what a peer has sent, up to the link's share, and passes it on.
     fn read(&mut self, client: ClientId) {
-        let Worker { links, reports, unfinished, .. } = self;
+        let Worker { links, reports, unfinished, finder, .. } = self;
         let found = links.get_mut(client.index as usize).and_then(Option::as_deref_mut);
         let Some(here) = found.filter(|here| here.client == client) else { return };
         if here.has_ended {
@@ -636,8 +644,11 @@ impl Worker {
                     here.last_read = len;
                     match reports.messages.last_mut() {
                         _ if is_own => reports.messages.push(Report::MuchInput { client, bytes: own }),
-                        Some(Report::Input { client: last, len: so_far }) if *last == client => *so_far += len,
-                        _ => reports.messages.push(Report::Input { client, len }),
+                        Some(Report::Input { client: last, len: so_far, .. }) if *last == client => *so_far += len,
+                        _ => {
+                            let found = finder.find(&reports.bytes[before..], &mut reports.found);
+                            reports.messages.push(Report::Input { client, len, found });
+                        }
                     }
                     if len < room && !here.is_closed && !here.conn.holds_more() {
                         // Should the peer close later, an event tells.

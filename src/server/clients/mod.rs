@@ -7,9 +7,23 @@ pub(crate) mod client;
 
 pub(crate) use client::{Client, ClientFlags};
 
+use crate::net::io::{FoundAt, FoundRequests};
 use crate::net::{ClientId, Conn, Link};
 use slab::Slab;
 use std::collections::HashMap;
+
+/// A client whose input was read and waits to be run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ToRun {
+    pub(crate) id: ClientId,
+    /// Its socket may hold more.
+    pub(crate) more: bool,
+    /// Which of [`Clients::found`] its input begins with, as long as the client is marked with [`FOUND_FAR`].
+    pub(crate) found: FoundAt,
+}
+
+/// In place of the number of a look-ahead: the query buffer begins with requests that an I/O thread has found.
+pub(crate) const FOUND_FAR: u64 = u64::MAX;
 
 #[derive(Default)]
 pub(crate) struct Clients {
@@ -17,10 +31,11 @@ pub(crate) struct Clients {
     generations: Vec<u32>,
     by_number: HashMap<u64, ClientId>,
     next_number: u64,
-    /// Clients whose input was read and waits to be run; with what is left to do about their sockets.
-    pub(crate) to_run: Vec<(ClientId, bool)>,
+    pub(crate) to_run: Vec<ToRun>,
+    /// What I/O threads have found in the input of those.
+    pub(crate) found: FoundRequests,
     /// Clients whose input is being run, and how many of them have begun with it.
-    pub(crate) batch: Vec<ClientId>,
+    pub(crate) batch: Vec<ToRun>,
     pub(crate) batch_at: usize,
     /// Clients with bytes to send.
     pub(crate) pending_writes: Vec<ClientId>,

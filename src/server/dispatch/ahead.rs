@@ -6,6 +6,7 @@
 
 use crate::catalog::table::{CmdRef, CommandTable};
 use crate::keyspace::{KeyHash, Keyspace};
+use crate::net::io::FoundRequest;
 use crate::resp::{Args, Limits, Parsed, RequestParser, ShortCommands, Span, count_of_form};
 use crate::structs::bytes::is_same;
 use crate::structs::table::Step;
@@ -273,6 +274,62 @@ impl Ahead {
         first..self.mark()
     }
 
+    /// As `look`, where an I/O thread has found requests that `query` begins with, and their spans: up to `count` of them.
+    pub(crate) fn take_over(
+        &mut self,
+        (requests, mut spans): (&[FoundRequest], &[Span]),
+        query: &[u8],
+        count: usize,
+        (commands, ks, db): (&CommandTable, &Keyspace, usize),
+    ) -> Range<usize> {
+        let (first, first_key) = (self.mark(), self.keys.keys.len());
+        let Ahead { found, keys: AheadKeys { keys, has_members, .. }, usual } = self;
+        let (mut rest, mut form, mut last) = (query, 0..0, None);
+        for request in &requests[..count.min(requests.len())] {
+            let follows = request.args == 0;
+            if !follows {
+                let (own, later) = spans.split_at(request.args);
+                spans = later;
+                form = found.spans.len()..found.spans.len() + own.len();
+                found.spans.extend_from_slice(own);
+            }
+            let (text, more) = rest.split_at(request.consumed);
+            rest = more;
+            let args = Args::new(text, &found.spans[form.clone()]);
+            let cmd = match last {
+                Some(_) if request.is_alike => last,
+                _ => {
+                    let cmd = usual.resolve(args, commands);
+                    last = cmd.filter(|_| usual.cmd.is_some());
+                    cmd
+                }
+            };
+            let next = keys.len();
+            if let Some(command) = cmd.map(|cmd| commands.get(cmd)) {
+                *has_members |= command.member.is_some();
+                if command.keys.is_first_argument(args.len()) && !args.at(1).is_empty() {
+                    debug_assert_eq!(KeyHash::known(request.hash, request.slot), ks.hash(args.at(1)));
+                    let member = command.member.map(|m| ks.hash_member(args.at(m.index(args.len()))));
+                    keys.push(AheadKey::new(1, db, KeyHash::known(request.hash, request.slot), member));
+                } else {
+                    let positions = command.keys.positions(args.len());
+                    add_keys(keys, positions.map(|at| (at, args.at(at))), ks, db);
+                }
+            }
+            found.requests.push(Request {
+                cmd,
+                follows,
+                is_alike: request.is_alike,
+                is_key_shared: false,
+                consumed: request.consumed,
+                spans: form.clone(),
+                keys: next..keys.len(),
+            });
+        }
+        ks.prefetch(db, keys[first_key..].iter().map(|key| key.hash));
+        first..self.mark()
+    }
+
     /// Finds what the requests from `first` on, with which `query` begins, call, and the hashes of their keys.
     #[inline(never)]
     fn find_keys(&mut self, first: usize, query: &[u8], (commands, ks, db): (&CommandTable, &Keyspace, usize)) {
@@ -477,6 +534,7 @@ fn prefetch_members(keys: &mut [AheadKey], ks: &Keyspace, step: Step) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::io::{Finder, FoundAt, FoundRequests};
     use crate::structs::table::HashSeed;
     use proptest::prelude::*;
 
@@ -515,6 +573,7 @@ mod tests {
             requests in prop::collection::vec(any_command(), 1..40),
             batches in prop::collection::vec((1..20usize, 0..20usize), 1..20),
             per_slot: bool,
+            found_far: bool,
         ) {
             let commands = crate::server::commands::table().0;
             let mut ks = Keyspace::new(1, per_slot, HashSeed([7; 16]));
@@ -527,8 +586,18 @@ mod tests {
                 if done == words.len() {
                     break;
                 }
-                let found = ahead.look(&query, pos, &mut parser, LIMITS, count, (&commands, &ks, 0));
-                prop_assert_eq!(found.len(), count.min(words.len() - done));
+                let mut found = 0..0;
+                if found_far {
+                    let mut far = FoundRequests::default();
+                    let counts = Finder { seed: ks.seed, per_slot }.find(&query[pos..], &mut far);
+                    let far = far.at(FoundAt::default().next(counts));
+                    found = ahead.take_over(far, &query[pos..], count, (&commands, &ks, 0));
+                    prop_assert_eq!(found.len(), count.min(far.0.len()));
+                }
+                if found.is_empty() {
+                    found = ahead.look(&query, pos, &mut parser, LIMITS, count, (&commands, &ks, 0));
+                    prop_assert_eq!(found.len(), count.min(words.len() - done));
+                }
                 for index in found.clone() {
                     ahead.keys.fetch(index, &ahead.found, &ks);
                     let request = ahead.found.request(index);

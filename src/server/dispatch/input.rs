@@ -11,7 +11,7 @@ use crate::commands::context::DataFn;
 use crate::net::{ClientId, Link};
 use crate::resp::{Args, Limits, Parsed, Reply, RequestParser};
 use crate::server::Server;
-use crate::server::clients::{Client, ClientFlags};
+use crate::server::clients::{Client, ClientFlags, FOUND_FAR, ToRun};
 use crate::server::net::serve::room_for_argument;
 use std::mem::take;
 use std::ops::Range;
@@ -86,7 +86,8 @@ impl Server {
     pub(crate) fn process_batch(&mut self, ahead: &mut Ahead) {
         self.clients.batch_at = 0;
         let count = self.clients.batch.len();
-        if count < 2 {
+        let is_found = |client: &ToRun| client.found.is_some();
+        if count < 2 && !self.clients.batch.first().is_some_and(is_found) {
             return self.process_rest_of_batch(ahead);
         }
         let mut ends = [0; CLIENTS];
@@ -104,7 +105,7 @@ impl Server {
             let mut start = 0;
             for at in group.clone() {
                 self.clients.batch_at = at + 1;
-                self.run_input(self.clients.batch[at], ahead, start..ends[at], serial);
+                self.run_input(self.clients.batch[at].id, ahead, start..ends[at], serial);
                 start = ends[at];
             }
             ahead.clear();
@@ -114,7 +115,7 @@ impl Server {
     /// Runs the input of those of the batch who have not begun. Within a long command these are the clients that were to have
     /// their turn after the one whose command it is.
     pub(crate) fn process_rest_of_batch(&mut self, ahead: &mut Ahead) {
-        while let Some(id) = self.clients.batch.get(self.clients.batch_at).copied() {
+        while let Some(ToRun { id, .. }) = self.clients.batch.get(self.clients.batch_at).copied() {
             self.clients.batch_at += 1;
             self.process_input(ahead, id);
         }
@@ -128,13 +129,22 @@ impl Server {
     }
 
     /// Finds requests of a client that may run them now, under a serial number.
-    fn look_ahead(&mut self, id: ClientId, ahead: &mut Ahead, count: usize, serial: u64) {
+    fn look_ahead(&mut self, client: ToRun, ahead: &mut Ahead, count: usize, serial: u64) {
+        let ToRun { id, found, .. } = client;
         let limits = self.request_limits(id);
         let Server { clients, commands, ks, .. } = self;
-        let Some(c) = clients.get_mut(id) else { return };
-        if c.is_closing() || c.is(ClientFlags::BLOCKED) || c.resume.is_some() || c.ahead != 0 {
+        let Some(c) = clients.get(id) else { return };
+        if c.is_closing() || c.is(ClientFlags::BLOCKED) || c.resume.is_some() {
             return;
         }
+        if found.is_some() && c.ahead == FOUND_FAR && !limits.unauthenticated {
+            let found = ahead.take_over(clients.found.at(found), &c.link.query, count, (commands, ks, c.db));
+            if let Some(c) = clients.get_mut(id).filter(|_| !found.is_empty()) {
+                c.ahead = serial;
+            }
+            return;
+        }
+        let Some(c) = clients.get_mut(id).filter(|c| matches!(c.ahead, 0 | FOUND_FAR)) else { return };
         let found =
             ahead.look(&c.link.query, c.link.query_pos, &mut c.link.parser, limits, count, (commands, ks, c.db));
         if !found.is_empty() {

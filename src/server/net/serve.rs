@@ -1,10 +1,11 @@
 //! Serving clients: accepting, reading, writing, closing.
 
+use crate::net::io::FoundAt;
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Conn, Link, Secured};
 use crate::server::Server;
-use crate::server::clients::ClientFlags;
+use crate::server::clients::{ClientFlags, ToRun};
 use crate::server::dispatch::admit::is_local;
 use crate::server::dispatch::ahead::{self, Ahead};
 use crate::server::dispatch::input::IMPORT_SLICE_US;
@@ -207,7 +208,10 @@ impl Server {
         }
         match self.read_some(id) {
             ReadOutcome::Stopped => {}
-            outcome => self.clients.to_run.push((id, outcome == ReadOutcome::More || closed)),
+            outcome => {
+                let more = outcome == ReadOutcome::More || closed;
+                self.clients.to_run.push(ToRun { id, more, found: FoundAt::default() });
+            }
         }
         if self.clients.to_run.len() >= ahead::CLIENTS {
             self.run_inputs(ahead);
@@ -221,10 +225,11 @@ impl Server {
             return;
         }
         self.clients.batch.clear();
-        self.clients.batch.extend(read.iter().map(|(id, _)| *id));
+        self.clients.batch.extend_from_slice(&read);
         let limit = self.cfg.client_query_buffer_limit as usize;
         self.process_batch(ahead);
-        for (id, more) in read.drain(..) {
+        self.clients.found.clear();
+        for ToRun { id, more, .. } in read.drain(..) {
             self.check_query_limit(id, limit);
             if more {
                 self.read_client(ahead, id, true);

@@ -6,12 +6,12 @@
 //! No more threads have links than there is work for: each time a thread wakes, or wakes the main thread, costs as much as
 //! several requests, and the more there is for it to do then, the less that is for each.
 
-use crate::net::io::{Batch, Far, Home, IoThread, Report, Secure};
+use crate::net::io::{Batch, Far, Finder, FoundAt, Home, IoThread, Report, Secure};
 use crate::net::listener::reason;
 use crate::net::reactor::Ready;
 use crate::net::{ClientId, Conn, Link, Secured, Source};
 use crate::server::Server;
-use crate::server::clients::{Client, ClientFlags};
+use crate::server::clients::{Client, ClientFlags, FOUND_FAR, ToRun};
 use crate::server::dispatch::ahead::{self, Ahead};
 use crate::server::net::serve::READ_BYTES;
 use std::borrow::Cow;
@@ -47,12 +47,13 @@ struct Arrived {
     batch: Batch<Report>,
     next: usize,
     bytes_at: usize,
+    found_at: FoundAt,
 }
 
 /// Where input that came from a thread is.
 enum Came {
-    /// In a batch that arrived from this thread.
-    InBatch(usize, Range<usize>),
+    /// In a batch that arrived from this thread; and where in that what was found in it is.
+    InBatch(usize, Range<usize>, FoundAt),
     ByItself(Vec<u8>),
 }
 
@@ -146,7 +147,7 @@ impl IoThreads {
         }
         let arrived = &mut self.arrived[thread];
         arrived.batch.clear();
-        (arrived.next, arrived.bytes_at) = (0, 0);
+        (arrived.next, arrived.bytes_at, arrived.found_at) = (0, 0, FoundAt::default());
         self.threads[thread].take_reports(&mut arrived.batch)
     }
 
@@ -247,8 +248,9 @@ impl Server {
     /// Starts the threads that the configuration asks for: the main thread counts as one.
     pub(crate) fn start_io_threads(&mut self) -> io::Result<()> {
         let count = self.cfg.io_threads - 1;
+        let finder = Finder { seed: self.ks.seed, per_slot: self.ks.is_per_slot() };
         for index in 0..count {
-            let thread = IoThread::start(index, count, &self.cfg.server_cpulist, self.reactor.waker())?;
+            let thread = IoThread::start((index, count), &self.cfg.server_cpulist, finder, self.reactor.waker())?;
             self.io.threads.push(thread);
         }
         self.io.arrived.resize_with(count, Arrived::default);
@@ -429,11 +431,12 @@ impl Server {
             let at = arrived.next;
             arrived.next += 1;
             match std::mem::replace(&mut arrived.batch.messages[at], Report::SeenTo) {
-                Report::Input { client, len } => {
+                Report::Input { client, len, found } => {
                     let bytes = arrived.bytes_at..arrived.bytes_at + len;
-                    arrived.bytes_at += len;
+                    let found = arrived.found_at.next(found);
+                    (arrived.bytes_at, arrived.found_at) = (bytes.end, found);
                     inputs += 1;
-                    self.take_far_input(ahead, client, Came::InBatch(thread, bytes));
+                    self.take_far_input(ahead, client, Came::InBatch(thread, bytes, found));
                 }
                 Report::MuchInput { client, bytes } => {
                     inputs += 1;
@@ -452,11 +455,15 @@ impl Server {
     /// Input of a client came from a thread.
     fn take_far_input(&mut self, ahead: &mut Ahead, id: ClientId, came: Came) {
         let is_running = self.clients.current == Some(id);
+        let is_nested = self.is_nested_turn();
         let Server { io, clients, .. } = self;
         let Some(c) = clients.get_mut(id) else { return };
-        let bytes = match came {
-            Came::InBatch(thread, range) => Cow::Borrowed(&io.arrived[thread].batch.bytes[range]),
-            Came::ByItself(bytes) => Cow::Owned(bytes),
+        let (bytes, found) = match came {
+            Came::InBatch(thread, range, at) => {
+                let batch = &io.arrived[thread].batch;
+                (Cow::Borrowed(&batch.bytes[range]), Some(batch.found.at(at)))
+            }
+            Came::ByItself(bytes) => (Cow::Owned(bytes), None),
         };
         io.reads += 1;
         let count = bytes.len();
@@ -484,6 +491,11 @@ impl Server {
             return clients.want_read(id);
         }
         far.note_taken(count);
+        // A request begins here only if none is under way; within a long command nobody looks ahead.
+        let found = found.filter(|_| query.is_empty() && !parser.in_multibulk() && !is_nested);
+        if found.is_some() {
+            c.ahead = FOUND_FAR;
+        }
         let wanted = parser.wanted_len().map_or(0, |n| (*query_pos + n).saturating_sub(query.len()));
         if wanted > count {
             query.reserve_exact(wanted.min(1 << 20));
@@ -501,8 +513,9 @@ impl Server {
                 query.extend_from_slice(&bytes);
             }
         }
+        let found_at = found.map_or(FoundAt::default(), |found| clients.found.add(found));
         self.note_read(id, count);
-        self.input_is_there(ahead, id);
+        self.input_is_there(ahead, ToRun { id, more: false, found: found_at });
     }
 
     fn end_far(&mut self, ahead: &mut Ahead, id: ClientId, end: Result<(), io::ErrorKind>) {
@@ -510,8 +523,8 @@ impl Server {
         let Some(Conn::Far(far)) = &mut c.link.conn else { return };
         far.note_end(end);
         // What came before its end runs first.
-        if let Some((_, is_more)) = self.clients.to_run.iter_mut().find(|(other, _)| *other == id) {
-            *is_more = true;
+        if let Some(client) = self.clients.to_run.iter_mut().find(|client| client.id == id) {
+            client.more = true;
             return;
         }
         self.on_client_ready(
@@ -567,14 +580,15 @@ impl Server {
     }
 
     /// Input of a client stands in its query buffer: it runs with that of others.
-    fn input_is_there(&mut self, ahead: &mut Ahead, id: ClientId) {
+    fn input_is_there(&mut self, ahead: &mut Ahead, client: ToRun) {
+        let id = client.id;
         if self.is_nested_turn() {
             // Within a long command: its look-ahead is under way.
             self.process_input(ahead, id);
             return self.check_query_limit(id, self.cfg.client_query_buffer_limit as usize);
         }
-        if self.clients.to_run.last().is_none_or(|(last, _)| *last != id) {
-            self.clients.to_run.push((id, false));
+        if self.clients.to_run.last().is_none_or(|last| last.id != id) {
+            self.clients.to_run.push(client);
         }
         if self.clients.to_run.len() >= ahead::CLIENTS {
             self.run_inputs(ahead);
