@@ -14,6 +14,7 @@
 mod far;
 mod finder;
 mod mailbox;
+mod pace;
 #[cfg(test)]
 mod tests;
 mod thread;

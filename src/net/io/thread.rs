@@ -3,6 +3,7 @@
 use super::far::{INPUT_WINDOW, OUTPUT_WINDOW, Shared};
 use super::finder::{Finder, FoundCounts};
 use super::mailbox::{Batch, KEPT_BYTES, Mailbox};
+use super::pace::Pace;
 use crate::net::handshakes::Handshakes;
 use crate::net::listener::reason;
 use crate::net::{ClientId, Conn, Secured, Source};
@@ -149,6 +150,7 @@ impl IoThread {
             shared: shared.clone(),
             poll,
             finder,
+            pace: Pace::new(),
             links: Vec::new(),
             handshakes: Handshakes::one_of(count),
             reports: Batch::default(),
@@ -267,8 +269,9 @@ struct Here {
     unsent_at: usize,
     /// Bytes passed on that the main thread has not taken, as far as is known.
     untaken: usize,
-    /// What the last read gave.
+    /// What the last read gave, and in which window that was.
     last_read: usize,
+    read_in: u32,
     /// The socket may hold more than was read.
     has_more: bool,
     /// The peer closed its side, or the descriptor failed: no further event will tell, so it is read to its end.
@@ -289,6 +292,7 @@ impl Here {
             unsent_at: 0,
             untaken: 0,
             last_read: 0,
+            read_in: 0,
             has_more: false,
             is_closed: false,
             has_ended: false,
@@ -357,6 +361,7 @@ struct Worker {
     shared: Arc<IoThread>,
     poll: Poll,
     finder: Finder,
+    pace: Pace,
     /// By the places of their clients.
     links: Vec<Option<Box<Here>>>,
     handshakes: Handshakes,
@@ -375,8 +380,15 @@ impl Worker {
         let mut orders = Batch::with_room();
         let mut is_stopping = false;
         let mut counted = Instant::now();
+        // It has slept for a moment since there was something to do.
+        let mut has_napped = false;
         while !is_stopping {
-            let sleep = self.sleep_time();
+            let nap = self.pace.nap().filter(|_| !has_napped && self.has_nothing_at_hand());
+            if let Some(nap) = nap {
+                thread::sleep(nap);
+                has_napped = true;
+            }
+            let sleep = if nap.is_some() { Some(Duration::ZERO) } else { self.sleep_time() };
             if let Err(e) = self.poll.poll(&mut events, sleep) {
                 if e.kind() != io::ErrorKind::Interrupted {
                     log::warn!("The event loop of an I/O thread failed: {}", reason(&e));
@@ -384,6 +396,7 @@ impl Worker {
                 }
                 events.clear();
             }
+            has_napped &= events.is_empty();
             for event in &events {
                 let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
                 let is_writable = event.is_writable() || event.is_write_closed() || event.is_error();
@@ -408,11 +421,17 @@ impl Worker {
             self.run_handshakes();
             self.end_lingering();
             self.post();
-            if counted.elapsed() >= COUNT_EVERY {
-                counted = Instant::now();
+            let now = Instant::now();
+            self.pace.note_time(now);
+            if now - counted >= COUNT_EVERY {
+                counted = now;
                 self.shared.busy_ns.store(process::thread_cpu_time().as_nanos() as u64, Ordering::Relaxed);
             }
         }
+    }
+
+    fn has_nothing_at_hand(&self) -> bool {
+        self.unfinished.is_empty() && !self.handshakes.is_due() && self.shared.orders.0.is_empty()
     }
 
     /// How long it may sleep, once it is known that nothing is wanted of it.
@@ -616,12 +635,13 @@ impl Worker {
 
     /// Reads what a peer has sent, up to the link's share, and passes it on.
     fn read(&mut self, client: ClientId) {
-        let Worker { links, reports, unfinished, finder, .. } = self;
+        let Worker { links, reports, unfinished, finder, pace, .. } = self;
         let found = links.get_mut(client.index as usize).and_then(Option::as_deref_mut);
         let Some(here) = found.filter(|here| here.client == client) else { return };
         if here.has_ended {
             return;
         }
+        pace.note_read(&mut here.read_in);
         here.has_more = true;
         for _ in 0..READS_PER_TURN {
             if here.untaken >= INPUT_WINDOW {
