@@ -20,8 +20,8 @@ use crate::structs::slots::SLOT_COUNT;
 const REPORT_VALIDITY: i64 = 2;
 /// How often a master with slots is pinged within a node timeout by each of few others, and by all of many together.
 const PINGS_A_TIMEOUT: i64 = 16;
-/// How often a master pings the one after it: so long for each master that there is, within these bounds. And how often other
-/// nodes ping a random one.
+/// A master pings the one after it each time so many milliseconds times the number of masters have passed, within these bounds;
+/// other nodes ping a random one.
 const WATCH_MS_A_MASTER: i64 = 8;
 const WATCH_MS: std::ops::RangeInclusive<i64> = 200..=400;
 const RANDOM_PING_MS: i64 = 1000;
@@ -224,7 +224,8 @@ impl Cluster {
     /// How often the next master is pinged. The more masters there are, the sooner another's ping for its grant shows its absence,
     /// too.
     fn watch_ms(&self) -> i64 {
-        (self.size as i64 * WATCH_MS_A_MASTER).clamp(*WATCH_MS.start(), *WATCH_MS.end())
+        let longest = (self.config.node_timeout_ms / 4).clamp(*WATCH_MS.start(), *WATCH_MS.end());
+        (self.size as i64 * WATCH_MS_A_MASTER).clamp(*WATCH_MS.start(), longest)
     }
 
     /// Once a second pings, of five random nodes, the one heard of least recently, so that news spreads even where

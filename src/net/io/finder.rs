@@ -4,8 +4,8 @@ use crate::resp::{ShortCommands, Span, count_of_form};
 use crate::structs::slots::key_slot;
 use crate::structs::table::HashSeed;
 
-/// Requests of one input that are found, and arguments of those, at most: about as many as the main thread looks at before it runs
-/// them.
+/// Requests of one input that are found, at most: about as many as the main thread looks at before it runs them. None is looked
+/// for behind so many arguments.
 const MOST: usize = 32;
 const MOST_SPANS: usize = 256;
 /// Requests, and arguments, for which room is kept.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 /// How long is counted.
 const WINDOW: Duration = Duration::from_millis(10);
 /// The part of the time in which each link sends once that a nap takes, and the longest nap.
-const PART: u32 = 24;
-const LONGEST: Duration = Duration::from_micros(100);
+const PART: u32 = 16;
+const LONGEST: Duration = Duration::from_micros(150);
 /// How many reads there have to be to do after a nap, on average.
-const READS: u32 = 2;
+const READS: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -69,8 +69,8 @@ mod tests {
     fn many_busy_links_are_worth_a_nap() {
         let us = Duration::from_micros;
         // 200 links, 80,000 reads a second: each sends every 2.5 ms.
-        assert_eq!(nap(us(10_000), 800, 200), Some(us(100)));
-        assert_eq!(nap(us(10_000), 1600, 200), Some(Duration::from_nanos(52_083)));
+        assert_eq!(nap(us(10_000), 800, 200), Some(us(150)));
+        assert_eq!(nap(us(10_000), 1600, 200), Some(Duration::from_nanos(78_125)));
         // Few, and many that are seldom heard of.
         assert_eq!(nap(us(10_000), 800, 40), None);
         assert_eq!(nap(us(10_000), 100, 100), None);

@@ -85,7 +85,8 @@ pub(crate) struct Secure {
 /// What an I/O thread has to tell.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// So many bytes of the batch came from the peer of a client. If a request begins with them, so do those that were found.
+    /// So many bytes of the batch came from the peer of a client, and so many requests were found in them, which count if a request
+    /// begins with the first byte.
     Input { client: ClientId, len: usize, found: FoundCounts },
     /// Much input of a client, by itself.
     MuchInput { client: ClientId, bytes: Vec<u8> },
@@ -162,6 +163,7 @@ impl IoThread {
             process::set_cpu_affinity(&cpus);
             // The more there is to do after a sleep, the less each part of it costs: whoever it is that sends may go on.
             process::let_others_finish();
+            process::sleep_exactly();
             let _arena = OwnArena::take();
             worker.run();
         })?;
@@ -380,7 +382,7 @@ impl Worker {
         let mut orders = Batch::with_room();
         let mut is_stopping = false;
         let mut counted = Instant::now();
-        // It has slept for a moment since there was something to do.
+        // It has slept for a moment since the last event.
         let mut has_napped = false;
         while !is_stopping {
             let nap = self.pace.nap().filter(|_| !has_napped && self.has_nothing_at_hand());

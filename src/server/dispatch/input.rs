@@ -138,6 +138,7 @@ impl Server {
             return;
         }
         if found.is_some() && c.ahead == FOUND_FAR && !limits.unauthenticated {
+            debug_assert_eq!(c.link.query_pos, 0);
             let found = ahead.take_over(clients.found.at(found), &c.link.query, count, (commands, ks, c.db));
             if let Some(c) = clients.get_mut(id).filter(|_| !found.is_empty()) {
                 c.ahead = serial;

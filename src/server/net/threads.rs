@@ -492,7 +492,8 @@ impl Server {
         }
         far.note_taken(count);
         // A request begins here only if none is under way; within a long command nobody looks ahead.
-        let found = found.filter(|_| query.is_empty() && !parser.in_multibulk() && !is_nested);
+        let may_begin = query.is_empty() && !parser.in_multibulk() && !is_nested;
+        let found = found.filter(|(requests, _)| may_begin && !requests.is_empty());
         if found.is_some() {
             c.ahead = FOUND_FAR;
         }
@@ -587,8 +588,14 @@ impl Server {
             self.process_input(ahead, id);
             return self.check_query_limit(id, self.cfg.client_query_buffer_limit as usize);
         }
-        if self.clients.to_run.last().is_none_or(|last| last.id != id) {
-            self.clients.to_run.push(client);
+        match self.clients.to_run.last_mut() {
+            Some(last) if last.id == id => {
+                // Something is found only where the buffer was empty: what was found before has run.
+                if client.found.is_some() {
+                    last.found = client.found;
+                }
+            }
+            _ => self.clients.to_run.push(client),
         }
         if self.clients.to_run.len() >= ahead::CLIENTS {
             self.run_inputs(ahead);
