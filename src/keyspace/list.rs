@@ -141,8 +141,8 @@ impl List {
     /// Removes the element at an end and calls `f` with it.
     pub(crate) fn pop<R>(&mut self, end: End, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
         match (self, end) {
-            (List::Packed(list), End::Head) => quicklist::pop_front(list, f),
-            (List::Packed(list), End::Tail) => quicklist::pop_back(list, f),
+            (List::Packed(list), End::Head) => list.pop_front(f),
+            (List::Packed(list), End::Tail) => list.pop_back(f),
             (List::Quick(list), End::Head) => list.pop_front(f),
             (List::Quick(list), End::Tail) => list.pop_back(f),
         }

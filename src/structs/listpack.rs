@@ -724,6 +724,13 @@ impl Listpack {
         self.block.write(4, &self.count_field().saturating_add(1).to_le_bytes());
     }
 
+    fn count_one_less(&mut self) {
+        let count = self.count_field();
+        if count != UNKNOWN_COUNT {
+            self.block.write(4, &(count - 1).to_le_bytes());
+        }
+    }
+
     /// Adds elements of a known kind at the end.
     pub(crate) fn push_items<'a>(&mut self, items: impl IntoIterator<Item = Item<'a>>) {
         for item in items {
@@ -758,6 +765,30 @@ impl Listpack {
 
     fn replace_item(&mut self, pos: Pos, item: Item<'_>) {
         self.splice(pos.0, self.behind(pos), item.encode().parts(), 1, 1);
+    }
+
+    /// Removes the last element and calls `f` with it.
+    #[inline]
+    pub(crate) fn pop_back<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+        let pos = self.last()?;
+        let shown = f(self.get(pos));
+        self.block.cut_back(pos.0, END);
+        self.count_one_less();
+        Some(shown)
+    }
+
+    /// Removes the first element and calls `f` with it.
+    #[inline]
+    pub(crate) fn pop_front<R>(&mut self, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+        let pos = self.first()?;
+        let (item, next) = parse(self.as_bytes(), pos.0);
+        let shown = f(item);
+        if self.block.cut_front::<HEADER_LEN>(next - pos.0) {
+            self.count_one_less();
+        } else {
+            self.splice(pos.0, next, [&[]; 3], 1, 0);
+        }
+        Some(shown)
     }
 
     /// Removes an element. Returns the place of the one after it.

@@ -503,7 +503,7 @@ impl Quicklist {
         let shown = match first {
             Node::Packed { list, incompressible, .. } => {
                 *incompressible = false;
-                pop_front(list, f)?
+                list.pop_front(f)?
             }
             Node::Plain { plain, .. } => f(Item::Str(&plain.bytes)),
             Node::Dense { .. } | Node::Lzf { .. } => unreachable!("it was opened"),
@@ -525,7 +525,7 @@ impl Quicklist {
         let shown = match last {
             Node::Packed { list, incompressible, .. } => {
                 *incompressible = false;
-                pop_back(list, f)?
+                list.pop_back(f)?
             }
             Node::Plain { plain, .. } => f(Item::Str(&plain.bytes)),
             Node::Dense { .. } | Node::Lzf { .. } => unreachable!("it was opened"),
@@ -604,22 +604,6 @@ impl Quicklist {
         }
         assert_eq!(len, self.len);
     }
-}
-
-/// Removes the first element of a listpack and calls `f` with it.
-pub(crate) fn pop_front<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
-    let pos = list.first()?;
-    let shown = f(list.get(pos));
-    list.remove(pos);
-    Some(shown)
-}
-
-/// Removes the last element of a listpack and calls `f` with it.
-pub(crate) fn pop_back<R>(list: &mut Listpack, f: impl FnOnce(Item<'_>) -> R) -> Option<R> {
-    let pos = list.last()?;
-    let shown = f(list.get(pos));
-    list.remove(pos);
-    Some(shown)
 }
 
 /// Removes up to `max` elements with this text from a listpack, from either end. Returns how many.

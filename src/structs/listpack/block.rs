@@ -229,6 +229,39 @@ impl Block {
         true
     }
 
+    /// As `splice` of nothing in place of all from a byte on but the last one, which is `end`, for frequent removals.
+    #[inline]
+    pub(crate) fn cut_back(&mut self, from: usize, end: u8) {
+        assert!(self.class() != 0 && LEN_BYTES <= from && from < self.len());
+        let first = self.first();
+        // SAFETY: the byte is one of those that were written, and there is the length, in a block of its own.
+        unsafe {
+            first.cast::<[u8; LEN_BYTES]>().write((from as u32 + 1).to_le_bytes());
+            first.add(from).write(end);
+        }
+    }
+
+    /// As `splice` of nothing in place of `removed` bytes after the first `BEFORE`, for frequent removals: only if there may be
+    /// more room before. Returns whether it was done.
+    #[inline]
+    pub(crate) fn cut_front<const BEFORE: usize>(&mut self, removed: usize) -> bool {
+        let (len, gap) = (self.len(), self.gap());
+        if len < GAP_FROM || removed > len - GAP_FROM || gap + removed > MAX_GAP {
+            return false;
+        }
+        assert!(LEN_BYTES <= BEFORE && BEFORE <= GAP_FROM && self.class() != 0);
+        let first = self.first();
+        // SAFETY: `BEFORE` bytes at the beginning and `removed` and as many after it are among the `len` that were written, in
+        // a block of its own; what lies before the new first byte is room.
+        unsafe {
+            let moved = first.add(removed);
+            moved.cast::<[u8; BEFORE]>().write(first.cast::<[u8; BEFORE]>().read());
+            moved.cast::<[u8; LEN_BYTES]>().write(((len - removed) as u32).to_le_bytes());
+            self.word = word(moved, self.class(), gap + removed);
+        }
+        true
+    }
+
     /// Widens the bytes `from..to` by `added`; they are to be written next.
     #[inline]
     fn widen(&mut self, from: usize, to: usize, added: usize) {

@@ -73,7 +73,13 @@ fn more_elements_than_the_header_can_count() {
     assert_eq!(list.seek(-1).map(|pos| list.get(pos)), Some(Item::Int(99)));
     assert_eq!(list.seek(69_999).map(|pos| list.get(pos)), Some(Item::Int(99)));
     assert_eq!(list.seek(70_000), None);
-    assert_eq!(list.remove_range(10, 60_000), 60_000);
+    assert_eq!(
+        (list.pop_back(|item| item.as_i64()), list.pop_front(|item| item.as_i64())),
+        (Some(Some(99)), Some(Some(0)))
+    );
+    assert_eq!(list.len(), 69_998);
+    list.check_invariants();
+    assert_eq!(list.remove_range(10, 59_998), 59_998);
     assert_eq!(list.len(), 10_000);
 }
 
@@ -282,6 +288,11 @@ enum LongChange {
         count: usize,
         at_once: bool,
     },
+    /// Takes so many elements from an end, one after the other.
+    Pop {
+        from_end: bool,
+        count: usize,
+    },
     Replace {
         index: usize,
         from_end: bool,
@@ -303,6 +314,7 @@ fn long_change() -> impl Strategy<Value = LongChange> {
             .prop_map(|(index, from_end, count, len)| LongChange::Insert { index, from_end, count, len }),
         5 => (index(), any::<bool>(), 1usize..50, any::<bool>())
             .prop_map(|(index, from_end, count, at_once)| LongChange::Remove { index, from_end, count, at_once }),
+        3 => (any::<bool>(), 1usize..50).prop_map(|(from_end, count)| LongChange::Pop { from_end, count }),
         2 => (index(), any::<bool>(), len())
             .prop_map(|(index, from_end, len)| LongChange::Replace { index, from_end, len }),
         1 => Just(LongChange::Clone),
@@ -413,6 +425,17 @@ proptest! {
                     model.drain(at..end);
                     for _ in 0..if at_once { 1 } else { end - at } {
                         list.remove_range(at as i64, if at_once { count } else { 1 });
+                        list.check_invariants();
+                    }
+                }
+                LongChange::Pop { from_end, count } => {
+                    for _ in 0..count {
+                        let (popped, wanted) = match model.len() {
+                            0 => (list.pop_back(|item| item.to_vec()).or_else(|| list.pop_front(|item| item.to_vec())), None),
+                            _ if from_end => (list.pop_back(|item| item.to_vec()), model.pop()),
+                            _ => (list.pop_front(|item| item.to_vec()), Some(model.remove(0))),
+                        };
+                        prop_assert_eq!(popped, wanted);
                         list.check_invariants();
                     }
                 }
