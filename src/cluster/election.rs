@@ -519,6 +519,9 @@ impl Cluster {
         if !forced && self.is_back(master, env) {
             return Err("its master answers again".into());
         }
+        if !forced && self.is_refuted(master, env) {
+            return Err("others hear of its master".into());
+        }
         if let Some(left_ms) = self.promise_lasts_ms(master, env).filter(|_| !forced) {
             return Err(format!("its master may serve for {left_ms} milliseconds more"));
         }

@@ -336,15 +336,19 @@ impl Cluster {
             self.nodes.wake_for(key, due);
             return;
         }
-        node.flags.set(NodeFlags::PFAIL);
         log::trace!("*** NODE {} possibly failing", node.id);
+        self.suspect(key, env);
+        self.fail_if_agreed(key, env);
+    }
+
+    fn suspect(&mut self, key: NodeKey, env: &Env) {
+        self.nodes[key].flags.set(NodeFlags::PFAIL);
         self.note_doubtful(key);
         self.todo.state = true;
         if self.myself().is_voter() {
             self.pfail_news = PfailNews::ToCollectors;
             self.pfail_news_due_ms = self.pfail_news_due_ms.min(env.now_ms + NEWS_APART_MS);
         }
-        self.fail_if_agreed(key, env);
     }
 
     /// Tells other masters, and the replicas of the suspected nodes, which nodes we cannot reach, without waiting for
@@ -452,6 +456,7 @@ impl Cluster {
         node.flags.clear(NodeFlags::PFAIL);
         node.flags.set(NodeFlags::FAIL);
         node.fail_time_ms = env.now_ms;
+        node.fine_by.clear();
         self.nodes.look_at(key, 0);
         self.save_later_and_update();
         if self.myself().replica_of == Some(key) {
@@ -509,6 +514,59 @@ impl Cluster {
         }
         node.flags.clear(NodeFlags::FAIL);
         self.save_later_and_update();
+    }
+
+    /// What a master says of a node: that it heard of it at a time, by its clock, or (`None`) that it misses it. If we consider the
+    /// node failed, that was long ago, and it is only us whom it does not answer, it may not have failed at all. As long as we said
+    /// so, its grants would count for nobody who hears us, and we would not serve where its slots have to be served.
+    pub(super) fn note_report_of_failed(&mut self, key: NodeKey, reporter: NodeKey, heard_ms: Option<i64>, env: &Env) {
+        let undo_after = self.config.node_timeout_ms * FAIL_UNDO;
+        let node = &mut self.nodes[key];
+        let is_long_after = |ms: i64| ms - node.fail_time_ms > undo_after;
+        let is_fine = heard_ms.is_some_and(is_long_after) && is_long_after(env.now_ms);
+        node.fine_by.retain(|who| *who != reporter);
+        if is_fine && self.nodes[reporter].is_voter() {
+            self.nodes[key].fine_by.push(reporter);
+            self.clear_failure_if_refuted(key, env);
+        }
+    }
+
+    /// Clears the failure of a master that is refuted. It is suspected instead, unless others hear of it all the time. About its
+    /// own master a replica waits for that one's answers.
+    fn clear_failure_if_refuted(&mut self, key: NodeKey, env: &Env) {
+        self.drop_old_reports(key, env);
+        if !self.is_refuted(key, env) || self.myself().replica_of == Some(key) || self.vote_is_open(key) {
+            return;
+        }
+        let node = &self.nodes[key];
+        log::info!(
+            "Clear FAIL state for node {} ({}): others reach it and nobody is serving its slots after some time.",
+            node.id,
+            node.human_name
+        );
+        let timeout = self.config.node_timeout_ms;
+        let node = &mut self.nodes[key];
+        node.flags.clear(NodeFlags::FAIL);
+        if env.now_ms - node.last_alive_ms() > timeout {
+            self.suspect(key, env);
+        }
+        self.save_later_and_update();
+    }
+
+    /// Whether so many others have heard of a failed master long after it was declared failed that those who may still miss it are
+    /// no majority. If we hear it ourselves, its answers decide. One more vote about it could not get it replaced, and would keep
+    /// its failure up; see [`Self::is_back`].
+    pub(super) fn is_refuted(&self, key: NodeKey, env: &Env) -> bool {
+        let node = &self.nodes[key];
+        let is_silent = env.now_ms - node.data_received_ms > self.config.node_timeout_ms;
+        if !node.failed() || !node.is_voter() || !is_silent || node.fine_by.is_empty() {
+            return false;
+        }
+        let may_miss_it = |other: NodeKey, n: &Node| {
+            let is_counted = n.healthy() || node.fail_reports.iter().any(|(who, _)| *who == other);
+            n.is_voter() && other != key && is_counted && !node.fine_by.contains(&other)
+        };
+        self.nodes.iter().filter(|(other, n)| may_miss_it(*other, n)).count() < self.quorum()
     }
 
     /// Whether a failed master answers us again, and for so long that only an election whose end we do not know keeps its failure

@@ -394,6 +394,11 @@ impl Cluster {
             } else {
                 self.withdraw_fail_report(key, reporter, env);
             }
+            if self.nodes[key].failed() {
+                let heard_ms = i64::from(g.pong_received_s) * 1000;
+                let heard_ms = Some(heard_ms).filter(|ms| !bad && *ms <= env.now_ms + CLOCK_SKEW_MS);
+                self.note_report_of_failed(key, reporter, heard_ms, env);
+            }
         }
         // Pongs reported by others spare us pings, as long as nobody reports a failure of the node.
         if !bad && self.nodes[key].ping_sent_ms == 0 && self.fail_report_count(key, env) == 0 {

@@ -711,6 +711,7 @@ impl Cluster {
         self.nodes.for_each_mut(|n| {
             n.fail_reports.retain(|(reporter, _)| *reporter != key);
             n.failed_by.retain(|(voter, _)| *voter != key);
+            n.fine_by.retain(|voter| *voter != key);
             n.replicas.retain(|r| *r != key);
             if n.replica_of == Some(key) {
                 n.replica_of = None;

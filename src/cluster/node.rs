@@ -262,6 +262,8 @@ pub(crate) struct Node {
     pub(crate) inbound: Option<LinkId>,
     /// The nodes that reported that it cannot be reached, and when each last did.
     pub(crate) fail_reports: Vec<(NodeKey, i64)>,
+    /// While it has failed: the masters that have heard of it long after that.
+    pub(crate) fine_by: Vec<NodeKey>,
 }
 
 impl Node {
@@ -311,6 +313,7 @@ impl Node {
             link: None,
             inbound: None,
             fail_reports: Vec::new(),
+            fine_by: Vec::new(),
         }
     }
 

@@ -288,6 +288,55 @@ fn a_node_that_just_came_back_can_take_over_at_once() {
     }
 }
 
+/// Two masters of five and two others do not reach each other, and either side came to think that the other has failed while the
+/// fifth was away. That one reaches all; so do replicas.
+fn parted_in_the_middle(seed: u64, replicas: usize) -> Sim {
+    let mut sim = Sim::new(seed, 5, replicas, 1000);
+    sim.run_for(2000);
+    let cut = |a: NodeNo, b: NodeNo| [(a, b), (b, a)];
+    let sides: Vec<_> = [(0, 2), (0, 3), (1, 2), (1, 3)].into_iter().flat_map(|(a, b)| cut(a, b)).collect();
+    let away: Vec<_> = (0..4).flat_map(|other| cut(4, other)).collect();
+    sim.blocked.extend(sides.iter().chain(&away).map(|way| (*way, 0)));
+    sim.note_cuts();
+    let ms = sim.rng.i64(1500..4000);
+    sim.run_for(ms);
+    sim.blocked.retain(|way, _| !away.contains(way));
+    sim.note_cuts();
+    sim
+}
+
+/// For as long as the sides do not reach each other.
+#[test]
+fn who_reaches_both_sides_of_a_partition_serves() {
+    for seed in seeds(8) {
+        let mut sim = parted_in_the_middle(seed, seed as usize % 2);
+        sim.run_for(8000);
+        for _ in 0..50 {
+            sim.run_for(100);
+            let serving =
+                sim.alive().filter(|(no, _)| sim.takes_writes(*no)).map(|(no, c)| (no, c.myself().slot_count));
+            let serving: Vec<(NodeNo, usize)> = serving.collect();
+            assert_eq!(serving.iter().map(|(_, slots)| slots).sum::<usize>(), SLOT_COUNT, "seed {seed}: {serving:?}");
+        }
+    }
+}
+
+/// It has been taken for failed before, by some wrongly. Without the one that reaches both sides there would be no majority.
+#[test]
+fn who_dies_in_a_partition_is_replaced() {
+    for seed in seeds(8) {
+        let mut sim = parted_in_the_middle(seed, 1);
+        sim.run_for(8000);
+        let victims: Vec<NodeNo> = (0..4).filter(|no| sim.takes_writes(*no)).collect();
+        let victim = victims[sim.rng.usize(0..victims.len())];
+        let slot = sim.cluster(victim).myself().slots.iter().next().unwrap();
+        sim.crash(victim);
+        let ms = sim.until_served(slot, victim, 30_000);
+        println!("seed {seed}: {victim} of {victims:?} replaced after {ms} ms");
+        assert!(ms <= 1000 + SLACK_MS, "seed {seed}: {ms} ms");
+    }
+}
+
 #[test]
 fn without_a_majority_nobody_is_elected() {
     let mut sim = Sim::new(3, 3, 1, 1000);
