@@ -857,17 +857,16 @@ impl Cluster {
     /// Panics unless the tables agree with each other. For tests and simulations.
     #[cfg(test)]
     pub(crate) fn check_invariants(&self) {
-        let mut counts: BTreeMap<NodeKey, usize> = BTreeMap::new();
-        for (slot, owner) in self.owner.iter().enumerate() {
-            if let Some(key) = owner {
-                assert!(self.nodes[*key].slots.contains(slot as Slot), "owner table and node disagree on {slot}");
-                *counts.entry(*key).or_default() += 1;
-            }
-        }
+        let mut owned = 0;
         for (key, node) in self.nodes.iter() {
+            for (first, last) in node.slots.ranges() {
+                let owners = &self.owner[usize::from(first)..=usize::from(last)];
+                let other = owners.iter().position(|owner| *owner != Some(key));
+                assert_eq!(other, None, "owner table and node disagree on a slot after {first}");
+                owned += owners.len();
+            }
             assert_eq!(self.nodes.find(&node.id), Some(key));
             assert_eq!(node.slots.len(), node.slot_count, "slot count of {}", node.id);
-            assert_eq!(counts.get(&key).copied().unwrap_or(0), node.slot_count, "slots of {}", node.id);
             for replica in &node.replicas {
                 assert_eq!(self.nodes[*replica].replica_of, Some(key), "replica list of {}", node.id);
             }
@@ -881,6 +880,7 @@ impl Cluster {
                 }
             }
         }
+        assert_eq!(owned, self.owner.iter().flatten().count(), "a slot whose owner does not know of it");
         let me = self.myself();
         assert!(me.flags.has(NodeFlags::MYSELF) && me.is_master() != me.is_replica());
         assert!(me.is_master() || me.slot_count == 0, "a replica owns no slots");

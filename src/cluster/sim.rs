@@ -21,6 +21,7 @@ mod log_lines;
 mod scale;
 mod starved;
 mod tests;
+mod written;
 
 use std::cell::Cell;
 use std::cmp::Reverse;
@@ -113,6 +114,8 @@ struct SimNode {
     last_vote_epoch: u64,
     my_epoch: (NodeId, u64),
     current_epoch: u64,
+    /// When it heard of each other one last, by its own clock.
+    heard: Vec<(NodeId, i64)>,
     suspects: HashSet<NodeId>,
     /// Whether it took writes after its last step, for how many slots and by which epoch.
     serving: (bool, usize, u64),
@@ -180,8 +183,8 @@ struct Sim {
     disk_rng: fastrand::Rng,
     faults: bool,
     next_fault: u64,
-    /// When each node heard of another last, by its own clock.
-    heard: HashMap<(NodeNo, NodeId), i64>,
+    /// So many times as soon as usual faults follow each other, and end.
+    haste: i64,
     votes: HashMap<(NodeId, u64), NodeNo>,
     claims: BTreeMap<u64, Vec<(NodeId, SlotSet)>>,
     /// Until when two masters of one slot are allowed, by an operator's order.
@@ -270,7 +273,7 @@ impl Sim {
             disk_rng: fastrand::Rng::with_seed(!seed),
             faults: false,
             next_fault: 1,
-            heard: HashMap::new(),
+            haste: 1,
             votes: HashMap::new(),
             claims: BTreeMap::new(),
             forced_until_ms: 0,
@@ -322,6 +325,7 @@ impl Sim {
             last_vote_epoch: 0,
             my_epoch,
             current_epoch: 0,
+            heard: Vec::new(),
             suspects: HashSet::new(),
             serving: (false, 0, 0),
             sent: Sent::default(),
@@ -633,7 +637,7 @@ impl Sim {
         for link in links {
             self.hang_up(no, link);
         }
-        let ms = self.rng.i64(200..12_000);
+        let ms = self.fault_ms(200..12_000);
         if self.faults {
             self.after(ms, Event::Restart(no));
         }
@@ -786,7 +790,11 @@ impl Sim {
             && self.nodes[to].cluster.as_ref().is_some_and(|c| !c.broken.dropped.has(wire::packet_type(&packet)))
         {
             let now = self.local_ms(to);
-            self.heard.insert((to, sender), now);
+            let heard = &mut self.nodes[to].heard;
+            match heard.iter_mut().find(|(id, _)| *id == sender) {
+                Some((_, last)) => *last = now,
+                None => heard.push((sender, now)),
+            }
         }
         self.step(to, |c, env| c.on_packet(link, &packet, env));
     }

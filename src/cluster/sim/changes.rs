@@ -288,10 +288,10 @@ impl Sim {
         if !begun || self.nodes[to].cluster.is_none() || self.nodes[from].cluster.is_none() {
             return Step::InDoubt;
         }
-        let there: HashSet<durable::Write> = self.nodes[to].data.writes.iter().copied().collect();
-        let moved: Vec<_> =
-            self.nodes[from].data.writes.iter().filter(|w| w.0 == slot && !there.contains(w)).copied().collect();
-        self.nodes[to].data.writes.extend(moved);
+        let [here, there] = [from, to].map(|no| &self.nodes[no].data.writes);
+        let moved = here.part(0, here.len()).iter().filter(|write| write.0 == slot && !there.contains(**write));
+        let moved: Vec<_> = moved.copied().collect();
+        moved.into_iter().for_each(|write| self.nodes[to].data.writes.push(write));
         let count = self.nodes[to].data.writes.len();
         (self.nodes[to].offset, self.nodes[to].data.inherited) = (count as i64, count);
         Step::Copied(self.nodes[to].offset)

@@ -73,7 +73,8 @@ impl Sim {
         for (_, n) in c.nodes().iter().filter(|(_, n)| n.timed_out()) {
             suspects.insert(n.id);
             let is_new = !node.suspects.contains(&n.id);
-            if let Some(heard) = self.heard.get(&(no, n.id)).filter(|_| is_new && !self.is_large()) {
+            let heard = node.heard.iter().find(|(id, _)| is_new && *id == n.id);
+            if let Some((_, heard)) = heard.filter(|_| !self.is_large()) {
                 let ms = self.local_ms(no) - heard;
                 assert!(ms >= timeout - 1, "seed {seed}: {} suspects {} {ms} ms after it was heard of", me.id, n.id);
             }
@@ -112,7 +113,7 @@ impl Sim {
                 assert!(both.is_none(), "seed {seed}: {id} and {other} serve slot {both:?} in epoch {epoch}");
             }
             match claims.iter_mut().find(|(other, _)| *other == id) {
-                Some((_, known)) => *known = known.iter().chain(slots.iter()).collect(),
+                Some((_, known)) => *known = known.with(&slots),
                 None => claims.push((id, slots)),
             }
         }

@@ -6,10 +6,8 @@
 //! copies of a shard been lost than acknowledged writes have beside the master's.
 
 use super::super::Confirmation;
+use super::written::{Log, Numbers, Write};
 use super::*;
-
-/// A write to a slot, and its number there.
-pub(super) type Write = (Slot, u32);
 
 /// Nodes keep what they have over a crash as with `appendfsync always`, or lose it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +30,7 @@ pub(super) struct Confirm {
 pub(super) struct Data {
     /// The id of the stream that the offset is one of.
     pub(super) stream: [u8; 40],
-    pub(super) writes: Vec<Write>,
+    pub(super) writes: Log,
     /// Whether it follows its master's stream, over which link.
     pub(super) is_linked: bool,
     link: u64,
@@ -56,7 +54,7 @@ impl Default for Data {
     fn default() -> Data {
         Data {
             stream: [b'0'; 40],
-            writes: Vec::new(),
+            writes: Log::default(),
             is_linked: false,
             link: 0,
             receives_until: None,
@@ -102,7 +100,7 @@ impl Data {
 /// What clients were told is written to a slot.
 #[derive(Default)]
 pub(super) struct Acknowledged {
-    pub(super) writes: HashSet<u32>,
+    pub(super) writes: Numbers,
     next: u32,
 }
 
@@ -178,7 +176,7 @@ impl Sim {
         replicas.sort_by_key(|n| self.nodes[*n].data.writes.len());
         let lags = self.rng.usize(0..=replicas.len());
         for n in &replicas[..lags] {
-            self.nodes[*n].data.stalls_until = self.now + self.rng.i64(300..4000);
+            self.nodes[*n].data.stalls_until = self.now + self.fault_ms(300..4000);
         }
         if self.rng.bool() {
             return;
@@ -198,7 +196,7 @@ impl Sim {
             self.blocked.retain(|ends, f| *f != fault || ![(best, master), (master, best)].contains(ends));
         }
         self.note_cuts();
-        let ms = self.rng.i64(500..8000);
+        let ms = self.fault_ms(500..8000);
         self.after(ms, Event::Heal(fault));
     }
 
@@ -256,7 +254,7 @@ impl Sim {
             return;
         }
         let [theirs, mine] = [from, no].map(|no| &self.nodes[no].data.writes);
-        let (is_beginning, have) = (theirs.starts_with(mine), mine.len());
+        let (is_beginning, have) = (mine.is_beginning_of(theirs), mine.len());
         let (more, stream) = (theirs.len().saturating_sub(have), self.nodes[from].data.stream);
         let now = self.now;
         if let Some(until) = self.nodes[no].data.receives_until {
@@ -270,9 +268,9 @@ impl Sim {
         } else if is_beginning {
             // Some of it at a time.
             let more = self.rng.usize(0..=more);
-            let new = self.nodes[from].data.writes[have..have + more].to_vec();
+            let new = self.nodes[from].data.writes.part(have, more).to_vec();
             let data = &mut self.nodes[no].data;
-            data.writes.extend(new);
+            new.into_iter().for_each(|write| data.writes.push(write));
             data.is_linked = true;
         } else {
             let ms = self.rng.i64(0..300);
@@ -329,7 +327,7 @@ impl Sim {
         let upto = self.cluster(no).confirmed_offset().max(0) as usize;
         let (c, data) = (self.cluster(no), &self.nodes[no].data);
         let from = data.acknowledged.min(upto);
-        let news = data.writes.iter().enumerate().take(upto).skip(from);
+        let news = (from..).zip(data.writes.part(from, upto - from));
         // What it did not write itself may have been acknowledged by another one, or not at all. Nobody is told of it
         // where the slot has been given away since.
         let news = news.filter(|(at, (slot, _))| *at >= data.inherited || c.owner_of(*slot) == Some(c.my_key()));
@@ -376,13 +374,12 @@ impl Sim {
     }
 
     fn check_data(&self, no: NodeNo) {
-        let have: HashSet<Write> = self.nodes[no].data.writes.iter().copied().collect();
-        let c = self.cluster(no);
+        let (c, have) = (self.cluster(no), &self.nodes[no].data.writes);
         // Who gives a slot away has none of its keys any more, and redirects.
         let served = |slot: &Slot| c.owner_of(*slot) == Some(c.my_key()) && !c.migrating.contains_key(slot);
         for slot in self.slots_written().filter(served) {
             let Some(acknowledged) = self.acknowledged.get(&slot) else { continue };
-            if let Some(lost) = acknowledged.writes.iter().find(|write| !have.contains(&(slot, **write))) {
+            if let Some(lost) = acknowledged.writes.first_missing_in(have.of(slot)) {
                 self.dump();
                 panic!(
                     "seed {}: node {no} serves slot {slot} without write {lost}, which was acknowledged, at {} ms",
@@ -442,6 +439,35 @@ fn nothing_acknowledged_is_lost(seed: u64) -> String {
          then writing after {served} ms",
         sim.promotions
     )
+}
+
+/// The same in a moment: few faults that follow each other closely, for very many seeds.
+fn nothing_acknowledged_is_lost_in_a_moment(seed: u64) -> u64 {
+    let copies = 1 + (seed / 2) as u32 % 2;
+    let replicas = copies as usize + (seed / 4) as usize % 2;
+    let timeout = [500, 1000][seed as usize % 2];
+    let mut sim = Sim::with_copies(seed, 3, replicas, timeout, copies);
+    sim.disk(if seed.is_multiple_of(3) { Disk::Keeps } else { Disk::Loses });
+    sim.until_confirmable(30_000);
+    sim.set_rates(0.06);
+    sim.haste = 4;
+    sim.start_faults();
+    sim.run_for(6000);
+    sim.end_faults();
+    sim.until_confirmable(60_000);
+    for no in (0..sim.nodes.len()).filter(|no| sim.takes_writes(*no)) {
+        sim.check_data(no);
+    }
+    let acknowledged = sim.acknowledged_counts();
+    assert!(acknowledged.iter().all(|count| *count > 0), "seed {seed}: {acknowledged:?}");
+    sim.promotions
+}
+
+#[test]
+fn no_quick_series_of_failovers_loses_what_was_acknowledged() {
+    let seeds = tests::seeds(200);
+    let promotions: u64 = seeds.clone().map(nothing_acknowledged_is_lost_in_a_moment).sum();
+    println!("{} seeds: {promotions} promotions", seeds.count());
 }
 
 #[test]

@@ -8,6 +8,11 @@ impl Sim {
         self.after(500, Event::Fault);
     }
 
+    /// How long a fault, or what is between faults, lasts.
+    pub(super) fn fault_ms(&mut self, usual: std::ops::Range<i64>) -> i64 {
+        self.rng.i64(usual) / self.haste
+    }
+
     pub(super) fn inject_fault(&mut self) {
         if !self.faults {
             return;
@@ -28,7 +33,7 @@ impl Sim {
             }
             4 | 5 if self.nodes[no].cluster.is_some() && !self.nodes[no].paused => {
                 self.nodes[no].paused = true;
-                let ms = self.rng.i64(100..6000);
+                let ms = self.fault_ms(100..6000);
                 self.after(ms, Event::Resume(no));
             }
             6..=8 => {
@@ -49,7 +54,7 @@ impl Sim {
                     }
                 }
                 self.note_cuts();
-                let ms = self.rng.i64(300..9000);
+                let ms = self.fault_ms(300..9000);
                 self.after(ms, Event::Heal(fault));
             }
             9 => {
@@ -85,7 +90,7 @@ impl Sim {
                 }
             }
         }
-        let ms = self.rng.i64(100..4000);
+        let ms = self.fault_ms(100..4000);
         self.after(ms, Event::Fault);
     }
 
