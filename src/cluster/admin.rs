@@ -316,6 +316,9 @@ impl Cluster {
                 log::info!("Taking over the master (user request).");
                 self.reset_manual_failover();
                 self.bump_epoch();
+                // The operator answers for it.
+                let me = &mut self.nodes[self.myself];
+                me.set_epoch(me.config_epoch);
                 self.replace_my_master(env);
             }
             FailoverMode::Force => {
@@ -341,7 +344,7 @@ impl Cluster {
         if self.myself().config_epoch != 0 {
             return refuse("Node config epoch is already non-zero");
         }
-        self.nodes[self.myself].config_epoch = epoch;
+        self.nodes[self.myself].set_epoch(epoch);
         log::info!("configEpoch set to {epoch} via CLUSTER SET-CONFIG-EPOCH");
         self.current_epoch = self.current_epoch.max(epoch);
         self.save_and_update();
@@ -374,7 +377,7 @@ impl Cluster {
             self.current_epoch = 0;
             self.last_vote_epoch = 0;
             (self.voted_epochs, self.unknown_votes_until) = Default::default();
-            self.nodes[self.myself].config_epoch = 0;
+            self.nodes[self.myself].set_epoch(0);
             log::info!("configEpoch set to 0 via CLUSTER RESET HARD");
             // Links accepted under the old id must not outlive it.
             let id = NodeId::random(&mut self.rng);

@@ -418,7 +418,7 @@ impl Cluster {
         let epoch = self.election.epoch;
         let me = &mut self.nodes[self.myself];
         if me.config_epoch < epoch {
-            me.config_epoch = epoch;
+            me.set_epoch(epoch);
             log::info!("configEpoch set to {epoch} after successful failover");
         }
         // It is as if we had voted for ourselves.
@@ -541,7 +541,8 @@ impl Cluster {
         let newer = header.slots.iter().find_map(|slot| {
             let owner = self.claimed_owner(slot)?;
             let owned_by = self.nodes[owner].config_epoch;
-            (owned_by > header.config_epoch || owned_by >= epoch).then_some((slot, owner, owned_by))
+            let is_older = self.is_claim_older(candidate, header, owner);
+            (is_older || owned_by >= epoch).then_some((slot, owner, owned_by))
         });
         if let Some((slot, owner, owned_by)) = newer {
             // It may never hear that from the owner, which may be its master.
@@ -775,7 +776,12 @@ mod tests {
         voter.connect(replica, now_ms);
         voter.lease_end_ms = i64::MAX;
         let link = voter.on_accept(now_ms, "127.0.0.1".into(), "127.0.0.1".into());
-        let header = Header { current_epoch: epoch, config_epoch, ..cluster(D, epoch).header(0, &env(now_ms)) };
+        let header = Header {
+            current_epoch: epoch,
+            config_epoch,
+            agreed_epoch: config_epoch,
+            ..cluster(D, epoch).header(0, &env(now_ms))
+        };
         voter.on_packet(link, &wire::encode(&header, &wire::Body::AuthRequest), &env(now_ms));
         let actions = voter.flush_and_save(&env(now_ms));
         [wire::PacketType::AuthAck, wire::PacketType::Update].into_iter().find(|kind| sent(&actions, *kind))
@@ -786,7 +792,7 @@ mod tests {
         use wire::PacketType::{AuthAck, Update};
         let mut voter = cluster(B, 50);
         let (now_ms, master) = (START_MS + 5000, key(&voter, A));
-        voter.nodes[master].config_epoch = 8;
+        voter.nodes[master].set_epoch(8);
         // The candidate must know of its master's epoch, and is told of it; and its own must be greater.
         assert_eq!(answer(&mut voter, 10, 7, now_ms), Some(Update));
         assert_eq!(answer(&mut voter, 8, 8, now_ms), Some(Update));
@@ -803,9 +809,9 @@ mod tests {
         let mut voter = cluster(B, 50);
         let (now_ms, master, heir) = (START_MS + 5000, key(&voter, A), key(&voter, D));
         assert_eq!(answer(&mut voter, 51, 1, now_ms), Some(wire::PacketType::AuthAck));
-        voter.nodes[master].config_epoch = 60;
+        voter.nodes[master].set_epoch(60);
         assert!(voter.vote_is_open(master));
-        voter.nodes[heir].config_epoch = 51;
+        voter.nodes[heir].set_epoch(51);
         assert!(!voter.vote_is_open(master));
     }
 
@@ -828,9 +834,9 @@ mod tests {
         // The master has an epoch that this election does not beat.
         let master = key(&replica, A);
         let slots = replica.nodes[master].slots.clone();
-        replica.on_update(master, 5, &slots, &env(now_ms));
+        replica.on_update(master, crate::cluster::node::Epochs::agreed_on(5), &slots, &env(now_ms));
         assert_eq!((epochs(&mut replica, now_ms), replica.election.contended), (vec![6], false));
-        replica.on_update(master, 6, &slots, &env(now_ms));
+        replica.on_update(master, crate::cluster::node::Epochs::agreed_on(6), &slots, &env(now_ms));
         replica.advance_election(&env(now_ms));
         assert_eq!(epochs(&mut replica, now_ms), [10]);
         // A vote that comes shows that voters are at it.

@@ -34,7 +34,7 @@ const COLLECTORS: usize = 5;
 const NEWS_APART_MS: i64 = 20;
 /// After this time suspicions that led to nothing go to all masters.
 const COLLECTION_MS: i64 = 200;
-/// A failed master that still has its slots and answers again is taken back after this many node timeouts.
+/// A failed master that still has its slots and answers again, us or most others, is taken back after this many node timeouts.
 const FAIL_UNDO: i64 = 2;
 /// How long a starting master waits before it accepts queries, so that it can learn that it was replaced.
 const WRITABLE_DELAY_MS: i64 = 2000;
@@ -45,6 +45,15 @@ const REJOIN_DELAY_MS: std::ops::RangeInclusive<i64> = 500..=5000;
 const LOOKS_A_TIMEOUT: i64 = 8;
 /// The longest time between attempts to connect to a node.
 const LONGEST_RECONNECT_MS: i64 = 1000;
+
+/// A master that says of one that we consider failed that it is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Fine {
+    pub(super) by: NodeKey,
+    pub(super) since_ms: i64,
+    /// It has said so for so long that it would have missed it otherwise.
+    is_certain: bool,
+}
 
 /// Whom the nodes that we suspect are still to be told to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,7 +128,7 @@ impl Cluster {
         if node.flags.has(NodeFlags::NOADDR) {
             return self.nodes.look_at(key, 0);
         }
-        if node.in_handshake() && now - node.created_ms > timeout.max(1000) {
+        if node.in_handshake() && now - node.created_ms > self.handshake_ms() {
             return self.remove_node(key);
         }
         self.keep_connected(key, now);
@@ -142,6 +151,11 @@ impl Cluster {
         }
         let grant_due_ms = if self.myself().is_voter() && n.is_voter() { n.grant_due_ms } else { i64::MAX };
         Some(grant_due_ms.min(n.last_sign_ms() + self.quiet_ms() + 1))
+    }
+
+    /// How long a handshake may take.
+    fn handshake_ms(&self) -> i64 {
+        self.config.node_timeout_ms.max(1000)
     }
 
     fn keep_connected(&mut self, key: NodeKey, now: i64) {
@@ -202,11 +216,23 @@ impl Cluster {
         let again = node.ping_sent_ms != 0 && pinged_ago >= quarter && (grants || lost);
         if (node.ping_sent_ms == 0 && (quiet || grant_due)) || again || for_failover {
             let waiting_since = node.ping_sent_ms;
-            self.send_ping(link, PacketType::Ping, env);
+            let kind = if self.is_to_meet_again(key, env) { PacketType::Meet } else { PacketType::Ping };
+            self.send_ping(link, kind, env);
             if waiting_since != 0 {
                 self.nodes[key].ping_sent_ms = waiting_since;
             }
         }
+    }
+
+    /// Whether a node that we met answered, but does not connect to us: it did not come to know us, or has not for long enough to
+    /// tell.
+    fn is_to_meet_again(&mut self, key: NodeKey, env: &Env) -> bool {
+        let (handshake_ms, node) = (self.handshake_ms(), &mut self.nodes[key]);
+        if let Some(inbound) = node.inbound {
+            node.is_half_met &= env.now_ms - self.links[&inbound].created_ms <= handshake_ms;
+            return false;
+        }
+        node.is_half_met && env.now_ms - node.created_ms > handshake_ms
     }
 
     /// The master after us, by id, if we are both masters with slots: each is watched by the one before it, so that its
@@ -343,6 +369,8 @@ impl Cluster {
 
     fn suspect(&mut self, key: NodeKey, env: &Env) {
         self.nodes[key].flags.set(NodeFlags::PFAIL);
+        // What it says of others next may be old.
+        self.nodes.for_each_mut(|n| n.fine_by.retain(|fine| fine.by != key));
         self.note_doubtful(key);
         self.todo.state = true;
         if self.myself().is_voter() {
@@ -438,10 +466,7 @@ impl Cluster {
         if self.nodes[key].fail_reports.len() + 1 < self.quorum() {
             return;
         }
-        self.drop_old_reports(key, env);
-        let voters = self.nodes[key].fail_reports.iter().filter(|(who, _)| self.nodes[*who].is_voter()).count()
-            + usize::from(self.myself().is_voter());
-        if voters < self.quorum() {
+        if !self.is_agreed(key, env) {
             return;
         }
         let node = &self.nodes[key];
@@ -449,6 +474,13 @@ impl Cluster {
         let id = node.id;
         self.mark_failed(key, env);
         self.broadcast(&Body::Fail(id), 0, env);
+    }
+
+    /// Whether a majority of the voters, with us if we are one, missed it lately.
+    fn is_agreed(&mut self, key: NodeKey, env: &Env) -> bool {
+        self.drop_old_reports(key, env);
+        let reports = self.nodes[key].fail_reports.iter().filter(|(who, _)| self.nodes[*who].is_voter());
+        reports.count() + usize::from(self.myself().is_voter()) >= self.quorum()
     }
 
     fn mark_failed(&mut self, key: NodeKey, env: &Env) {
@@ -475,6 +507,8 @@ impl Cluster {
         if key == self.myself {
             self.forget_grants(env);
         }
+        // Somebody knows of a majority that misses it now.
+        self.nodes[key].fine_by.clear();
         if self.nodes[key].flags.has_any(NodeFlags::FAIL | NodeFlags::MYSELF) {
             return;
         }
@@ -516,26 +550,31 @@ impl Cluster {
         self.save_later_and_update();
     }
 
-    /// What a master says of a node: that it heard of it at a time, by its clock, or (`None`) that it misses it. If we consider the
-    /// node failed, that was long ago, and it is only us whom it does not answer, it may not have failed at all. As long as we said
-    /// so, its grants would count for nobody who hears us, and we would not serve where its slots have to be served.
-    pub(super) fn note_report_of_failed(&mut self, key: NodeKey, reporter: NodeKey, heard_ms: Option<i64>, env: &Env) {
+    /// A master says of one that we consider failed, and whose answers we do not get, that it is there (`is_fine`), or that it misses
+    /// it. That may be a failure which only some see, by then or at all. As long as we said so, its grants would count for nobody
+    /// who hears us, and we would not serve where its slots have to be served.
+    pub(super) fn note_report_of_failed(&mut self, key: NodeKey, reporter: NodeKey, is_fine: bool, env: &Env) {
         let undo_after = self.config.node_timeout_ms * FAIL_UNDO;
         let node = &mut self.nodes[key];
-        let is_long_after = |ms: i64| ms - node.fail_time_ms > undo_after;
-        let is_fine = heard_ms.is_some_and(is_long_after) && is_long_after(env.now_ms);
-        node.fine_by.retain(|who| *who != reporter);
-        if is_fine && self.nodes[reporter].is_voter() {
-            self.nodes[key].fine_by.push(reporter);
-            self.clear_failure_if_refuted(key, env);
+        if !is_fine {
+            node.fine_by.retain(|fine| fine.by != reporter);
+            return;
         }
+        if env.now_ms - node.fail_time_ms <= undo_after || !node.is_voter() {
+            return;
+        }
+        match node.fine_by.iter_mut().find(|fine| fine.by == reporter) {
+            // By now it would have missed it itself.
+            Some(fine) => fine.is_certain |= env.now_ms - fine.since_ms > undo_after,
+            None => node.fine_by.push(Fine { by: reporter, since_ms: env.now_ms, is_certain: false }),
+        }
+        self.clear_failure_if_refuted(key, env);
     }
 
-    /// Clears the failure of a master that is refuted. It is suspected instead, unless others hear of it all the time. About its
+    /// Clears the failure of a master that is refuted; it is suspected instead, unless others told us lately of its answers. About its
     /// own master a replica waits for that one's answers.
     fn clear_failure_if_refuted(&mut self, key: NodeKey, env: &Env) {
-        self.drop_old_reports(key, env);
-        if !self.is_refuted(key, env) || self.myself().replica_of == Some(key) || self.vote_is_open(key) {
+        if self.myself().replica_of == Some(key) || self.vote_is_open(key) || !self.is_refuted(key, env) {
             return;
         }
         let node = &self.nodes[key];
@@ -553,20 +592,34 @@ impl Cluster {
         self.save_later_and_update();
     }
 
-    /// Whether so many others have heard of a failed master long after it was declared failed that those who may still miss it are
-    /// no majority. If we hear it ourselves, its answers decide. One more vote about it could not get it replaced, and would keep
-    /// its failure up; see [`Self::is_back`].
+    /// Whether so many others certainly reach a failed master, long after it was declared failed, that those of whom we know that
+    /// they may still miss it are no majority. If it answers us, its answers decide. One more vote about it would keep its failure
+    /// up, as [`Self::is_back`] tells. If there is a majority that misses it, who knows of that says so: see
+    /// [`Self::tell_of_failure`].
     pub(super) fn is_refuted(&self, key: NodeKey, env: &Env) -> bool {
-        let node = &self.nodes[key];
-        let is_silent = env.now_ms - node.data_received_ms > self.config.node_timeout_ms;
-        if !node.failed() || !node.is_voter() || !is_silent || node.fine_by.is_empty() {
+        let (timeout, node) = (self.config.node_timeout_ms, &self.nodes[key]);
+        if !node.failed() || !node.is_voter() || env.now_ms - node.answered_ms <= timeout {
             return false;
         }
-        let may_miss_it = |other: NodeKey, n: &Node| {
-            let is_counted = n.healthy() || node.fail_reports.iter().any(|(who, _)| *who == other);
-            n.is_voter() && other != key && is_counted && !node.fine_by.contains(&other)
-        };
-        self.nodes.iter().filter(|(other, n)| may_miss_it(*other, n)).count() < self.quorum()
+        let oldest = env.now_ms - timeout * REPORT_VALIDITY;
+        // In a large cluster there are many voters.
+        let is_voter = |other: NodeKey| other != key && self.nodes[other].is_voter();
+        let reached = self.nodes.iter().filter(|(other, n)| is_voter(*other) && n.healthy()).count();
+        let reports =
+            node.fail_reports.iter().filter(|(by, ms)| is_voter(*by) && *ms >= oldest && !self.nodes[*by].healthy());
+        let fine =
+            node.fine_by.iter().filter(|fine| fine.is_certain && is_voter(fine.by) && self.nodes[fine.by].healthy());
+        let fine = fine.count();
+        fine > 0 && reached + reports.count() - fine < self.quorum()
+    }
+
+    /// A master says that it suspects one of which we know that a majority misses it, which everybody was told long ago. It may have
+    /// dropped that, as it does not know of the others.
+    pub(super) fn tell_of_failure(&mut self, key: NodeKey, reporter: NodeKey, env: &Env) {
+        let was_long_ago = env.now_ms - self.nodes[key].fail_time_ms > self.config.node_timeout_ms * FAIL_UNDO;
+        let link = self.nodes[reporter].link.filter(|link| self.links[link].connected);
+        let Some(link) = link.filter(|_| was_long_ago && self.is_agreed(key, env)) else { return };
+        self.send(link, &Body::Fail(self.nodes[key].id), 0, env);
     }
 
     /// Whether a failed master answers us again, and for so long that only an election whose end we do not know keeps its failure

@@ -440,13 +440,16 @@ impl Cluster {
         self.finish_plan(env);
     }
 
-    /// Follows our master, if that is our role and it is known; and tells members that have not heard of the plan, until all
-    /// have their roles.
+    /// Follows our master, if that is our role and it is known, or whoever was elected in our place before we could take it; and tells
+    /// members that have not heard of the plan, until all have their roles.
     fn finish_plan(&mut self, env: &Env) {
         let Some(plan) = self.forming.plan.clone() else { return };
         let me = self.myself().id;
-        let master = plan.place_of(&me).and_then(|at| plan.master_of(at));
-        let known = master.and_then(|id| self.nodes.find(&id)).filter(|_| !self.has_place() && !env.has_keys);
+        let place = plan.place_of(&me);
+        let master = place.and_then(|at| plan.master_of(at)).and_then(|id| self.nodes.find(&id));
+        let slot = place.filter(|at| *at < usize::from(plan.masters)).and_then(|at| plan.slots_of(at).next());
+        let heir = slot.and_then(|slot| self.owner[usize::from(slot)]).filter(|owner| *owner != self.myself);
+        let known = master.or(heir).filter(|_| !self.has_place() && !env.has_keys);
         if let Some(master) = known.filter(|key| self.nodes[*key].is_master()) {
             self.set_master(master);
             self.save_synced();

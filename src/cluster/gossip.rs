@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::durable::{self, Message};
 use super::forming;
-use super::node::{Node, NodeFlags, NodeId, NodeKey};
+use super::node::{Epochs, Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{self, Body, Extension, Gossip, Header, Packet, PacketType};
 use super::{Action, Cluster, Env, LinkId};
 
@@ -90,9 +90,13 @@ impl Cluster {
             }
             (Body::AuthRequest, Some(sender)) => self.on_vote_request(sender, &header, env),
             (Body::AuthAck, Some(sender)) => self.on_vote(sender, &header, env),
-            (Body::Update { config_epoch, node, slots }, Some(_)) => {
+            (Body::Update { config_epoch, agreed_epoch, node, slots }, Some(_)) => {
                 if let Some(about) = self.nodes.find(&node) {
-                    self.on_update(about, config_epoch, &slots, env);
+                    // A node that does not know of agreed epochs cannot say whether one is that.
+                    let (is_unsaid, known) =
+                        (!header.is_ours && self.nodes[about].is_ours, self.nodes[about].agreed_epoch);
+                    let agreed = if is_unsaid { known.min(config_epoch) } else { agreed_epoch };
+                    self.on_update(about, Epochs { config: config_epoch, agreed }, &slots, env);
                 }
             }
             (Body::MfStart, Some(sender)) => self.on_mf_start(link, sender, &header, env),
@@ -153,17 +157,23 @@ impl Cluster {
         Some(key)
     }
 
-    fn take_in_header(&mut self, sender: NodeKey, header: &Header, env: &Env) {
+    pub(super) fn take_in_header(&mut self, sender: NodeKey, header: &Header, env: &Env) {
         self.current_epoch = self.current_epoch.max(header.current_epoch);
         let node = &mut self.nodes[sender];
         node.repl_offset = header.offset as i64;
         node.repl_offset_ms = env.now_ms;
         // A replica says its master's, which would be in the way of others' claims if a packet of the time when it was
         // master itself comes later, by its other link.
-        if header.config_epoch > node.config_epoch && header.replica_of.is_none() {
-            (node.config_epoch, node.epoch_ms) = (header.config_epoch, env.now_ms);
-            if self.myself().replica_of == Some(sender) {
-                // Without it we could not take the master's place, and it may not be there to tell us again.
+        let known = node.epochs();
+        if header.replica_of.is_none() {
+            node.take_epochs(header.epochs());
+        }
+        if node.epochs() != known {
+            node.epoch_ms = if node.agreed_epoch > known.agreed { env.now_ms } else { node.epoch_ms };
+            let is_own = node.agreed_epoch < node.config_epoch;
+            if self.myself().replica_of == Some(sender) || is_own {
+                // Without it we could not take the master's place, and it may not be there to tell us again; or it counts on it
+                // that we do not forget it.
                 self.save_claims();
             } else {
                 self.save_later();
@@ -279,6 +289,7 @@ impl Cluster {
             self.nodes.rename(key, header.sender);
             log::trace!("Handshake with node {} completed.", header.sender);
             let node = &mut self.nodes[key];
+            node.is_half_met = node.flags.has(NodeFlags::MEET);
             node.flags.clear(NodeFlags::HANDSHAKE | NodeFlags::MEET);
             node.flags.set(header.flags.only(NodeFlags::MASTER | NodeFlags::REPLICA));
             self.note_name(link, key);
@@ -395,9 +406,10 @@ impl Cluster {
                 self.withdraw_fail_report(key, reporter, env);
             }
             if self.nodes[key].failed() {
-                let heard_ms = i64::from(g.pong_received_s) * 1000;
-                let heard_ms = Some(heard_ms).filter(|ms| !bad && *ms <= env.now_ms + CLOCK_SKEW_MS);
-                self.note_report_of_failed(key, reporter, heard_ms, env);
+                self.note_report_of_failed(key, reporter, !bad, env);
+                if g.flags.has(NodeFlags::PFAIL) {
+                    self.tell_of_failure(key, reporter, env);
+                }
             }
         }
         // Pongs reported by others spare us pings, as long as nobody reports a failure of the node.
@@ -658,6 +670,7 @@ impl Cluster {
             bus_port,
             current_epoch: self.current_epoch,
             config_epoch: owner.config_epoch,
+            agreed_epoch: owner.agreed_epoch,
             offset: env.repl_offset as u64,
             sender: me.id,
             slots: owner.slots.clone(),

@@ -130,6 +130,19 @@ impl Cluster {
             i64::MAX if until_ms != i64::MAX => until_ms.max(now_ms + self.lease_ms()),
             old => old.max(until_ms),
         };
+        self.note_known_epoch(until_ms);
+    }
+
+    /// Our epoch is agreed on when a majority has granted what it was asked after we took it: nobody of them votes for a replica of
+    /// ours that asks by a lesser one, as long as it does not forget it.
+    fn note_known_epoch(&mut self, granted_until_ms: i64) {
+        let me = &self.nodes[self.myself];
+        let is_known = granted_until_ms == i64::MAX || granted_until_ms - self.lease_ms() > self.own_epoch_ms;
+        if me.agreed_epoch < me.config_epoch && me.is_voter() && is_known {
+            let epoch = me.config_epoch;
+            self.nodes[self.myself].set_epoch(epoch);
+            self.save_later();
+        }
     }
 
     /// A PONG came on the link that we opened to this node. `doubted`: it calls us failing. When the ping was sent that it
@@ -233,7 +246,10 @@ impl Cluster {
     }
 
     fn grants_to(&self, key: NodeKey, header: &Header) -> bool {
-        self.nodes[key].healthy() && !self.vote_is_open(key) && !self.was_replaced(key, header)
+        // What we have voted for may not be beaten by an epoch that it took without knowing.
+        let n = &self.nodes[key];
+        let is_beaten = header.agreed_epoch < header.config_epoch && header.config_epoch <= n.voted_epoch;
+        n.healthy() && !is_beaten && !self.vote_is_open(key) && !self.was_replaced(key, header)
     }
 
     /// Whether this master, which claims to serve these slots, has been replaced without knowing it: a node of its
@@ -247,7 +263,7 @@ impl Cluster {
         let mut left = 0;
         for slot in header.slots.iter() {
             let owner = self.claimed_owner(slot).filter(|owner| *owner != key);
-            match owner.map(|owner| &self.nodes[owner]).filter(|owner| owner.config_epoch > header.config_epoch) {
+            match owner.filter(|owner| self.is_claim_older(key, header, *owner)).map(|owner| &self.nodes[owner]) {
                 Some(owner) if owner.shard_id == n.shard_id || n.voted_for == Some(owner.id) => return true,
                 Some(_) => {}
                 None => left += 1,
@@ -276,7 +292,7 @@ impl Cluster {
         let told = heir.data_received_ms > n.voted_ms + self.election_lasts_ms();
         // Until it knows how its election ended it follows the master that it was to replace.
         let follows = heir.replica_of.filter(|followed| *followed != master);
-        let won = follows.map_or(0, |m| self.nodes[m].config_epoch).max(heir.config_epoch) >= n.voted_epoch;
+        let won = follows.map_or(0, |m| self.nodes[m].agreed_epoch).max(heir.agreed_epoch) >= n.voted_epoch;
         !(told || won || heir.failed())
     }
 

@@ -466,6 +466,8 @@ pub(crate) struct Cluster {
     minority_ms: i64,
     /// When this process last went on after standing still; 0: never. Voters count as reached only if heard of since.
     awake_ms: i64,
+    /// When we took an epoch by ourselves last; `i64::MAX`: since the last tick.
+    own_epoch_ms: i64,
     /// When our lease ends, see `lease`; `i64::MAX`: never.
     lease_end_ms: i64,
     /// When the grants were counted last.
@@ -535,6 +537,7 @@ impl Cluster {
             started_ms: None,
             minority_ms: 0,
             awake_ms: 0,
+            own_epoch_ms: 0,
             lease_end_ms: i64::MAX,
             lease_counted_ms: 0,
             elected_ms: 0,
@@ -711,7 +714,7 @@ impl Cluster {
         self.nodes.for_each_mut(|n| {
             n.fail_reports.retain(|(reporter, _)| *reporter != key);
             n.failed_by.retain(|(voter, _)| *voter != key);
-            n.fine_by.retain(|voter| *voter != key);
+            n.fine_by.retain(|fine| fine.by != key);
             n.replicas.retain(|r| *r != key);
             if n.replica_of == Some(key) {
                 n.replica_of = None;
@@ -790,6 +793,7 @@ impl Cluster {
             return;
         }
         self.last_tick_ms = env.now_ms;
+        self.own_epoch_ms = if self.own_epoch_ms == i64::MAX { env.now_ms } else { self.own_epoch_ms };
         // The server wakes as often for other things: the tick is to fall in with those.
         self.next_due_ms = env.now_ms + if tick_ms < TICK_MS { tick_ms } else { tick_ms + tick_ms / 2 };
         self.watch_nodes(env);

@@ -189,6 +189,9 @@ pub(crate) struct Node {
     pub(crate) said_name: Option<String>,
     /// The newest config epoch it announced as a master.
     pub(crate) config_epoch: u64,
+    /// The newest one of these that was agreed on: by an election, or as a majority of the masters knows it. One that a master took
+    /// by itself, say for a slot that it imported, may be greater than that of who was elected in its place meanwhile.
+    pub(crate) agreed_epoch: u64,
     /// When we heard of that, by whomever; 0: before we started.
     pub(crate) epoch_ms: i64,
     /// The slots bound to it, as in `Cluster::owner`.
@@ -260,10 +263,26 @@ pub(crate) struct Node {
     pub(crate) link: Option<LinkId>,
     /// The link it opened to us.
     pub(crate) inbound: Option<LinkId>,
+    /// We met it, and it has not been connected to us for long since: it may not know us.
+    pub(crate) is_half_met: bool,
     /// The nodes that reported that it cannot be reached, and when each last did.
     pub(crate) fail_reports: Vec<(NodeKey, i64)>,
-    /// While it has failed: the masters that have heard of it long after that.
-    pub(crate) fine_by: Vec<NodeKey>,
+    /// The masters that said it is there long after we considered it failed.
+    pub(crate) fine_by: Vec<super::failure::Fine>,
+}
+
+/// A master's config epoch, and the agreed one: see [`Node::agreed_epoch`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Epochs {
+    pub(crate) config: u64,
+    pub(crate) agreed: u64,
+}
+
+#[cfg(test)]
+impl Epochs {
+    pub(crate) fn agreed_on(epoch: u64) -> Epochs {
+        Epochs { config: epoch, agreed: epoch }
+    }
 }
 
 impl Node {
@@ -274,6 +293,7 @@ impl Node {
             shard_id,
             flags,
             config_epoch: 0,
+            agreed_epoch: 0,
             epoch_ms: 0,
             slots: SlotSet::default(),
             slot_count: 0,
@@ -312,6 +332,7 @@ impl Node {
             bus_port: 0,
             link: None,
             inbound: None,
+            is_half_met: false,
             fail_reports: Vec::new(),
             fine_by: Vec::new(),
         }
@@ -353,6 +374,21 @@ impl Node {
     /// The client port, with or without TLS.
     pub(crate) fn client_port(&self, tls: bool) -> u16 {
         if tls { self.tls_port } else { self.tcp_port }
+    }
+
+    pub(crate) fn epochs(&self) -> Epochs {
+        Epochs { config: self.config_epoch, agreed: self.agreed_epoch }
+    }
+
+    /// Takes the greater ones.
+    pub(crate) fn take_epochs(&mut self, epochs: Epochs) {
+        self.config_epoch = self.config_epoch.max(epochs.config);
+        self.agreed_epoch = self.agreed_epoch.max(epochs.agreed);
+    }
+
+    /// Sets an epoch that was agreed on.
+    pub(crate) fn set_epoch(&mut self, epoch: u64) {
+        (self.config_epoch, self.agreed_epoch) = (epoch, epoch);
     }
 
     /// When it last gave a sign of life, to us or by gossip.

@@ -102,6 +102,11 @@ impl Cluster {
         if let Some(grants) = self.grants_text() {
             out.push_str(&format!(" grantedSlots {grants}"));
         }
+        let own = self.nodes.iter().filter(|(_, n)| n.agreed_epoch < n.config_epoch && !n.in_handshake());
+        let agreed: Vec<String> = own.map(|(_, n)| format!("{}:{}", n.id, n.agreed_epoch)).collect();
+        if !agreed.is_empty() {
+            out.push_str(&format!(" agreedEpochs {}", agreed.join(",")));
+        }
         out.push_str(&self.durable_vars());
         out.push_str(&self.forming_vars());
         out.push('\n');
@@ -156,6 +161,8 @@ impl Loader<'_> {
             } else if pair[0].eq_ignore_ascii_case("lastVoteEpoch") {
                 self.cluster.last_vote_epoch = value()?;
                 self.cluster.unknown_votes_until = self.cluster.last_vote_epoch;
+            } else if pair[0] == "agreedEpochs" {
+                self.agreed_epochs(pair[1])?;
             } else if pair[0] == "leftoverSlots" {
                 self.cluster.leftovers = leftovers(pair[1]).ok_or("slots that are no slots")?;
             } else if pair[0] == "grantedSlots" {
@@ -168,6 +175,17 @@ impl Loader<'_> {
             {
                 log::info!("Skipping unknown cluster config variable '{}'", pair[0]);
             }
+        }
+        Ok(())
+    }
+
+    /// Of the nodes of which it is not the one in their line.
+    fn agreed_epochs(&mut self, text: &str) -> Step {
+        for pair in text.split(',') {
+            let (id, epoch) = pair.split_once(':').ok_or("an agreed epoch without a node")?;
+            let key = self.find_or_add(id)?;
+            let node = &mut self.nodes()[key];
+            node.agreed_epoch = epoch.parse::<u64>().map_err(|_| "an epoch that is no number")?.min(node.config_epoch);
         }
         Ok(())
     }
@@ -201,10 +219,10 @@ impl Loader<'_> {
         if happened(fields[5]) {
             node.pong_received_ms = now_ms;
         }
-        node.config_epoch = match node.replica_of {
+        node.set_epoch(match node.replica_of {
             Some(_) if node.is_replica() => 0,
             _ => fields[6].parse().map_err(|_| "a config epoch that is no number")?,
-        };
+        });
         for slots in &fields[8..] {
             self.slots(key, slots)?;
         }

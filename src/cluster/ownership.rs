@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::node::{NodeFlags, NodeId, NodeKey};
+use super::node::{Epochs, NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, Header};
 use super::{Action, Cluster, Env};
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
@@ -107,7 +107,7 @@ impl Cluster {
     /// (`answered_ms`: when the ping was sent that this answers).
     pub(super) fn is_from_before_election(&self, key: NodeKey, header: &Header, answered_ms: Option<i64>) -> bool {
         let n = &self.nodes[key];
-        let is_older = n.is_voter() && header.config_epoch < n.config_epoch && answered_ms <= Some(n.epoch_ms);
+        let is_older = n.is_voter() && header.config_epoch < n.agreed_epoch && answered_ms <= Some(n.epoch_ms);
         let master = header.replica_of.filter(|_| is_older).and_then(|id| self.nodes.find(&id));
         master.is_some_and(|master| self.nodes[master].shard_id == n.shard_id)
     }
@@ -127,7 +127,7 @@ impl Cluster {
                 if self.nodes[heir].is_replica() {
                     self.set_shard(heir, shard);
                 }
-                self.on_update(heir, header.config_epoch, &header.slots, env);
+                self.on_update(heir, header.epochs(), &header.slots, env);
             }
             let flags = &mut self.nodes[key].flags;
             flags.clear(NodeFlags::MASTER | NodeFlags::MIGRATE_TO);
@@ -215,7 +215,7 @@ impl Cluster {
             return;
         }
         if self.nodes[key].is_master() {
-            self.take_in_claim(key, header.config_epoch, &header.slots, env);
+            self.take_in_claim(key, header.epochs(), &header.slots, env);
         }
         // Another node owns a slot by a greater epoch: tell the sender. One such owner at a time is enough; the
         // sender's next packet brings up the next.
@@ -229,6 +229,19 @@ impl Cluster {
         }
     }
 
+    /// The epoch by which a node's claim counts against another node's. In one shard mostly an election gives slots to another node,
+    /// which an epoch that a master took by itself must not beat; see [`super::node::Node::agreed_epoch`].
+    pub(super) fn epoch_against(&self, key: NodeKey, other: NodeKey) -> u64 {
+        let n = &self.nodes[key];
+        if n.shard_id == self.nodes[other].shard_id { n.agreed_epoch } else { n.config_epoch }
+    }
+
+    /// Whether a claim that the sender makes, for itself or its master, is older than that of a slot's owner.
+    pub(super) fn is_claim_older(&self, sender: NodeKey, header: &Header, owner: NodeKey) -> bool {
+        let is_of_shard = self.nodes[sender].shard_id == self.nodes[owner].shard_id;
+        self.epoch_against(owner, sender) > if is_of_shard { header.agreed_epoch } else { header.config_epoch }
+    }
+
     /// Who owns, by a greater epoch, a slot that the sender claims for itself or its master.
     fn newer_owner(&self, key: NodeKey, header: &Header) -> Option<NodeKey> {
         if self.nodes[key].slots == header.slots {
@@ -236,7 +249,7 @@ impl Cluster {
         }
         header.slots.iter().find_map(|slot| {
             let owner = self.claimed_owner(slot)?;
-            (owner != key && self.nodes[owner].config_epoch > header.config_epoch).then_some(owner)
+            (owner != key && self.is_claim_older(key, header, owner)).then_some(owner)
         })
     }
 
@@ -247,6 +260,7 @@ impl Cluster {
         let owner = &self.nodes[about];
         let body = Body::Update {
             config_epoch: owner.config_epoch,
+            agreed_epoch: owner.agreed_epoch,
             node: owner.id,
             slots: owner.slots.without(&self.unclaimed),
         };
@@ -254,11 +268,12 @@ impl Cluster {
     }
 
     /// Processes an UPDATE: another node tells us of a newer owner.
-    pub(super) fn on_update(&mut self, about: NodeKey, config_epoch: u64, slots: &SlotSet, env: &Env) {
+    pub(super) fn on_update(&mut self, about: NodeKey, epochs: Epochs, slots: &SlotSet, env: &Env) {
         if self.myself().replica_of == Some(about) {
-            self.note_epoch_to_beat(config_epoch, config_epoch > self.nodes[about].config_epoch);
+            self.note_epoch_to_beat(epochs.config, epochs.config > self.nodes[about].config_epoch);
         }
-        if self.nodes[about].config_epoch >= config_epoch {
+        let known = self.nodes[about].epochs();
+        if epochs.config <= known.config && epochs.agreed <= known.agreed {
             return;
         }
         if about == self.myself {
@@ -266,29 +281,33 @@ impl Cluster {
             return;
         }
         if self.nodes[about].is_replica() {
+            if epochs.agreed <= known.agreed {
+                return;
+            }
             // It may have gone to another shard, and been elected there, since we heard of it.
             let shard = self.shard_of_slots(slots);
             self.set_node_as_master(about);
             shard.into_iter().for_each(|shard| self.set_shard(about, shard));
         }
         let node = &mut self.nodes[about];
-        (node.config_epoch, node.epoch_ms) = (config_epoch, env.now_ms);
+        node.take_epochs(epochs);
+        node.epoch_ms = env.now_ms;
         self.save_claims();
-        self.take_in_claim(about, config_epoch, slots, env);
+        self.take_in_claim(about, epochs, slots, env);
     }
 
-    /// The shard that has most of these slots, as far as we know.
+    /// The shard that has more than half of these slots, as far as we know. The others may have been moved to it.
     fn shard_of_slots(&self, slots: &SlotSet) -> Option<NodeId> {
         let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
         let owners = slots.iter().filter_map(|slot| self.owner[usize::from(slot)]);
         owners.for_each(|owner| *counts.entry(self.nodes[owner].shard_id).or_default() += 1);
-        counts.into_iter().max_by_key(|(_, count)| *count).map(|(shard, _)| shard)
+        counts.into_iter().find(|(_, count)| count * 2 > slots.len()).map(|(shard, _)| shard)
     }
 
-    /// Processes a claim of slots under an epoch. The claimant gets those that nobody claims by a greater or equal one,
+    /// Processes a claim of slots under an epoch, in the claimant's shard the agreed one. The claimant gets those that nobody claims by a greater or equal one,
     /// except slots we are importing, unless it has taken their source's place. If that takes the last slot from us, or from our
     /// master, we follow who was elected in that place, or else the claimant.
-    fn take_in_claim(&mut self, claimant: NodeKey, epoch: u64, claimed: &SlotSet, env: &Env) {
+    fn take_in_claim(&mut self, claimant: NodeKey, epochs: Epochs, claimed: &SlotSet, env: &Env) {
         let mine = if self.is_master() { Some(self.myself) } else { self.myself().replica_of };
         // Those that the claimant gets, and of these those that another node had.
         let (mut gained, mut taken) = (SlotSet::default(), SlotSet::default());
@@ -307,7 +326,10 @@ impl Cluster {
                 self.unclaimed.remove(slot);
                 continue;
             }
-            let stands = self.claimed_owner(slot).is_some_and(|o| self.nodes[o].config_epoch >= epoch);
+            let stands = self.claimed_owner(slot).is_some_and(|owner| {
+                let is_of_shard = self.nodes[owner].shard_id == self.nodes[claimant].shard_id;
+                self.epoch_against(owner, claimant) >= if is_of_shard { epochs.agreed } else { epochs.config }
+            });
             // What we have let a node take is its own, whatever has become of our epoch since.
             if stands && !granted.contains(slot) || self.settle_import(slot, claimant) {
                 continue;
@@ -368,7 +390,7 @@ impl Cluster {
         let shard = self.nodes[master?].shard_id;
         let others = self.nodes.iter().filter(|(key, _)| *key != self.myself && Some(*key) != master);
         let heirs = others.filter(|(_, n)| n.is_voter() && n.shard_id == shard);
-        heirs.max_by_key(|(_, n)| (n.config_epoch, n.id)).map(|(key, _)| key)
+        heirs.max_by_key(|(_, n)| (n.agreed_epoch, n.id)).map(|(key, _)| key)
     }
 
     /// Follows the master of our master, if that is a replica. It may have become one without losing a slot to another node,
@@ -407,6 +429,7 @@ impl Cluster {
             self.current_epoch
         );
         self.nodes[self.myself].config_epoch = self.current_epoch;
+        self.own_epoch_ms = i64::MAX;
         self.save_synced();
         self.todo.announce = true;
     }
@@ -499,6 +522,7 @@ impl Cluster {
         // The greatest number cannot be exceeded, so it is shared.
         self.current_epoch = self.greatest_epoch().saturating_add(more);
         self.nodes[self.myself].config_epoch = self.current_epoch;
+        self.own_epoch_ms = i64::MAX;
         log::info!("New configEpoch set to {}", self.current_epoch);
         self.save_synced();
         // Our replicas need it for an election, and others' claims must not seem to beat ours.
@@ -634,8 +658,8 @@ mod tests {
     fn claims(c: &mut Cluster, claimant: char, epoch: u64, slots: std::ops::Range<Slot>) {
         let key = c.nodes.find(&id(claimant)).unwrap();
         c.set_node_as_master(key);
-        c.nodes[key].config_epoch = epoch;
-        c.take_in_claim(key, epoch, &slots.collect(), &Env::at(NOW_MS));
+        c.nodes[key].set_epoch(epoch);
+        c.take_in_claim(key, Epochs::agreed_on(epoch), &slots.collect(), &Env::at(NOW_MS));
     }
 
     fn followed(c: &Cluster) -> Option<NodeId> {
@@ -666,7 +690,11 @@ mod tests {
     /// A packet that `sender` sent when it was no master yet, or that says so, comes: at this time, as an answer to a ping sent then.
     fn hears_replica(c: &mut Cluster, sender: char, config_epoch: u64, (now_ms, answers_ms): (i64, Option<i64>)) {
         use super::super::wire::{self, Body, PacketType};
-        let header = Header { config_epoch, ..node(sender, ClusterConfig::default()).header(0, &Env::at(NOW_MS)) };
+        let header = Header {
+            config_epoch,
+            agreed_epoch: config_epoch,
+            ..node(sender, ClusterConfig::default()).header(0, &Env::at(NOW_MS))
+        };
         assert!(header.replica_of.is_some());
         let kind = if answers_ms.is_some() { PacketType::Pong } else { PacketType::Ping };
         let link = match answers_ms {
@@ -689,7 +717,7 @@ mod tests {
         let elected = || {
             let mut c = node('a', ClusterConfig::default());
             let heir = c.nodes.find(&id('c')).unwrap();
-            c.on_update(heir, 6, &(0..999).collect(), &Env::at(NOW_MS));
+            c.on_update(heir, Epochs::agreed_on(6), &(0..999).collect(), &Env::at(NOW_MS));
             (c, heir)
         };
         let (mut c, heir) = elected();
@@ -708,23 +736,25 @@ mod tests {
         assert!(c.nodes[heir].is_replica());
     }
 
-    /// An operator gave it to the other master while this node was away, and only others tell of its election so far, or the one
-    /// that it replaced.
+    /// An operator gave it to the other master while this node was away, and moved a slot of ours there. Only others tell of its
+    /// election so far, or the one that it replaced.
     #[test]
     fn a_replica_that_was_elected_elsewhere_is_no_heir() {
         for is_told_by_replaced in [false, true] {
             let mut c = node('a', ClusterConfig::default());
             let [gone, other, heir] = ['c', 'b', 'd'].map(|name| c.nodes.find(&id(name)).unwrap());
             let (env, shard) = (Env::at(NOW_MS), c.nodes[other].shard_id);
+            let claimed: SlotSet = (1000..2000).chain([5]).collect();
             if is_told_by_replaced {
                 let header = node('b', ClusterConfig::default()).header(0, &env);
-                let header = Header { config_epoch: 7, replica_of: Some(id('c')), ..header };
+                let header =
+                    Header { config_epoch: 7, agreed_epoch: 7, replica_of: Some(id('c')), slots: claimed, ..header };
                 c.take_in_role(other, &header, &env);
             } else {
-                c.on_update(gone, 7, &(1000..2000).collect(), &env);
+                c.on_update(gone, Epochs::agreed_on(7), &claimed, &env);
             }
             assert!(c.nodes[gone].is_voter() && c.nodes[gone].shard_id == shard);
-            c.on_update(heir, 6, &(0..1000).collect(), &env);
+            c.on_update(heir, Epochs::agreed_on(6), &(0..1000).collect(), &env);
             assert_eq!((followed(&c), c.nodes[heir].shard_id), (Some(id('d')), c.myself().shard_id));
         }
     }

@@ -109,13 +109,12 @@ struct SimNode {
     data: durable::Data,
     /// The number of its shard.
     shard: usize,
-    repl_from: Option<String>,
+    repl_from: Option<NodeNo>,
     repl_heard_ms: i64,
     last_vote_epoch: u64,
     my_epoch: (NodeId, u64),
     current_epoch: u64,
-    /// When it heard of each other one last, by its own clock.
-    heard: Vec<(NodeId, i64)>,
+    heard: Heard,
     suspects: HashSet<NodeId>,
     /// Whether it took writes after its last step, for how many slots and by which epoch.
     serving: (bool, usize, u64),
@@ -139,6 +138,32 @@ struct Sent {
     bytes: u64,
     /// Writes of `nodes.conf`.
     saves: u64,
+}
+
+/// When a node heard of each other one last, by its own clock.
+#[derive(Default)]
+struct Heard {
+    /// By number, under the id that it has now.
+    nodes: Vec<Option<(NodeId, i64)>>,
+    /// Ids that nodes had before.
+    former: HashMap<NodeId, i64>,
+}
+
+impl Heard {
+    fn note(&mut self, no: NodeNo, id: NodeId, now_ms: i64) {
+        if no >= self.nodes.len() {
+            self.nodes.resize(no + 1, None);
+        }
+        match self.nodes[no].replace((id, now_ms)) {
+            Some((former, ms)) if former != id => drop(self.former.insert(former, ms)),
+            _ => {}
+        }
+    }
+
+    fn last_ms(&self, id: NodeId) -> Option<i64> {
+        let now = self.nodes.iter().flatten().find(|(known, _)| *known == id);
+        now.map(|(_, ms)| *ms).or_else(|| self.former.get(&id).copied())
+    }
 }
 
 /// All connections there ever were, by number.
@@ -177,6 +202,8 @@ struct Sim {
     latency_ms: std::ops::Range<i64>,
     /// For how long a node does not run after each of its turns.
     late_ms: std::ops::Range<i64>,
+    /// How often clients write and replicas copy.
+    replicate_ms: i64,
     loss: f64,
     /// How long it takes to write `nodes.conf` beside the loop.
     disk_ms: std::ops::Range<i64>,
@@ -268,6 +295,7 @@ impl Sim {
             blocked: HashMap::new(),
             latency_ms: 0..3,
             late_ms: 0..1,
+            replicate_ms: 10,
             loss: 0.0,
             disk_ms: 1..4,
             disk_rng: fastrand::Rng::with_seed(!seed),
@@ -325,7 +353,7 @@ impl Sim {
             last_vote_epoch: 0,
             my_epoch,
             current_epoch: 0,
-            heard: Vec::new(),
+            heard: Heard::default(),
             suspects: HashSet::new(),
             serving: (false, 0, 0),
             sent: Sent::default(),
@@ -509,7 +537,7 @@ impl Sim {
                 }
                 Action::SetReplicationMaster { ip, .. } => {
                     self.nodes[no].data.unlink();
-                    self.nodes[no].repl_from = Some(ip);
+                    self.nodes[no].repl_from = no_of(&ip);
                 }
                 Action::UnsetReplicationMaster => {
                     self.nodes[no].repl_from = None;
@@ -710,7 +738,7 @@ impl Sim {
                     self.after(50, Event::Replicate);
                 } else {
                     self.replicate_data();
-                    self.after(10, Event::Replicate);
+                    self.after(self.replicate_ms, Event::Replicate);
                 }
             }
             Event::Confirm(confirm) => self.confirm(&confirm),
@@ -790,11 +818,7 @@ impl Sim {
             && self.nodes[to].cluster.as_ref().is_some_and(|c| !c.broken.dropped.has(wire::packet_type(&packet)))
         {
             let now = self.local_ms(to);
-            let heard = &mut self.nodes[to].heard;
-            match heard.iter_mut().find(|(id, _)| *id == sender) {
-                Some((_, last)) => *last = now,
-                None => heard.push((sender, now)),
-            }
+            self.nodes[to].heard.note(from, sender, now);
         }
         self.step(to, |c, env| c.on_packet(link, &packet, env));
     }
@@ -833,7 +857,7 @@ impl Sim {
             }
             if c.myself().is_master() {
                 self.nodes[no].offset += i64::from(self.takes_writes(no));
-            } else if let Some(from) = self.nodes[no].repl_from.as_deref().and_then(no_of) {
+            } else if let Some(from) = self.nodes[no].repl_from {
                 let up = self.nodes[from].cluster.as_ref().is_some_and(|m| m.myself().is_master())
                     && !self.nodes[from].paused
                     && self.passes(no, from)

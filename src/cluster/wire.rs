@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::node::{NodeFlags, NodeId, Secret};
+use super::node::{Epochs, NodeFlags, NodeId, Secret};
 use crate::config::is_node_name;
 use crate::structs::slots::{SLOT_BYTES, SlotSet};
 
@@ -50,6 +50,12 @@ const AT_SECOND_MFLAGS: usize = 2254;
 
 /// Second byte of message flags, of which neither Redis nor Valkey knows any: the sender is one of ours.
 const MFLAG_OURS: u8 = 1 << 7;
+/// In the second byte, too: the agreed epoch is a lesser one than the config epoch, of the sender or of whom it tells, and stands
+/// among the bytes that Redis and Valkey do not use.
+const MFLAG_OWN_EPOCH: u8 = 1 << 6;
+const MFLAG_OWN_EPOCH_TOLD: u8 = 1 << 5;
+const AT_AGREED_EPOCH: usize = 2216;
+const AT_AGREED_EPOCH_TOLD: usize = 2224;
 
 /// First message flag: the sender, a master, has paused its clients for a manual failover.
 pub(crate) const MFLAG_PAUSED: u8 = 1;
@@ -156,6 +162,8 @@ pub(crate) struct Header {
     pub(crate) mflags: u8,
     /// The sender is one of ours, neither a Redis nor a Valkey.
     pub(crate) is_ours: bool,
+    /// See [`super::node::Node::agreed_epoch`]; of nodes that do not say, their config epoch.
+    pub(crate) agreed_epoch: u64,
 }
 
 /// What a PING, PONG or MEET says about a third node.
@@ -220,8 +228,9 @@ pub(crate) enum Body<'a> {
     AuthAck,
     /// A newer owner of slots.
     Update {
-        /// The owner's config epoch.
+        /// The owner's config epoch, and the agreed one: see [`super::node::Node::agreed_epoch`].
         config_epoch: u64,
+        agreed_epoch: u64,
         node: NodeId,
         /// The slots it owns.
         slots: SlotSet,
@@ -381,6 +390,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
             exactly(HEADER_LEN + UPDATE_LEN)?;
             Body::Update {
                 config_epoch: be64(data, 0),
+                agreed_epoch: agreed_epoch(bytes, MFLAG_OWN_EPOCH_TOLD, AT_AGREED_EPOCH_TOLD, be64(data, 0)),
                 node: node_id(bytes, HEADER_LEN + 8)?,
                 slots: slot_set(data, 8 + NodeId::LEN),
             }
@@ -396,6 +406,17 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
         None => Body::Unknown(number),
     };
     Ok(Packet { header: decode_header(bytes)?, body })
+}
+
+impl Header {
+    pub(crate) fn epochs(&self) -> Epochs {
+        Epochs { config: self.config_epoch, agreed: self.agreed_epoch }
+    }
+}
+
+fn agreed_epoch(b: &[u8], flag: u8, at: usize, config_epoch: u64) -> u64 {
+    let is_own = b[AT_SECOND_MFLAGS] & (MFLAG_OURS | flag) == MFLAG_OURS | flag;
+    if is_own { be64(b, at).min(config_epoch) } else { config_epoch }
 }
 
 fn decode_header(b: &[u8]) -> Result<Header, WireError> {
@@ -419,6 +440,7 @@ fn decode_header(b: &[u8]) -> Result<Header, WireError> {
         state_ok: b[AT_STATE] == 0,
         mflags: b[AT_MFLAGS],
         is_ours: b[AT_SECOND_MFLAGS] & MFLAG_OURS != 0,
+        agreed_epoch: agreed_epoch(b, MFLAG_OWN_EPOCH, AT_AGREED_EPOCH, be64(b, AT_CONFIG_EPOCH)),
     })
 }
 
@@ -498,6 +520,7 @@ pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_LEN + room);
     out.resize(HEADER_LEN, 0);
     let mut mflags = header.mflags & !MFLAG_EXTENSIONS;
+    let mut agreed_epoch_told = None;
     let (packet_type, count, extension_count) = match body {
         Body::Ping { kind, gossip, extensions } => {
             for g in gossip {
@@ -523,7 +546,8 @@ pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
         }
         Body::AuthRequest => (PacketType::AuthRequest as u16, 0, 0),
         Body::AuthAck => (PacketType::AuthAck as u16, 0, 0),
-        Body::Update { config_epoch, node, slots } => {
+        Body::Update { config_epoch, agreed_epoch, node, slots } => {
+            agreed_epoch_told = Some(*agreed_epoch).filter(|agreed| agreed < config_epoch);
             out.extend_from_slice(&config_epoch.to_be_bytes());
             out.extend_from_slice(node.as_bytes());
             out.extend_from_slice(&slots.to_bytes());
@@ -539,7 +563,7 @@ pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
         }
         Body::Unknown(number) => (*number, 0, 0),
     };
-    encode_header(&mut out, header, (packet_type, count, extension_count), mflags);
+    encode_header(&mut out, header, (packet_type, count, extension_count), (mflags, agreed_epoch_told));
     out
 }
 
@@ -548,7 +572,7 @@ fn encode_header(
     out: &mut [u8],
     header: &Header,
     (packet_type, count, extension_count): (u16, usize, usize),
-    mflags: u8,
+    (mflags, agreed_epoch_told): (u8, Option<u64>),
 ) {
     let total: u32 = fit(out.len());
     let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
@@ -573,7 +597,16 @@ fn encode_header(
     put(AT_FLAGS, &header.flags.bits().to_be_bytes());
     put(AT_STATE, &[u8::from(!header.state_ok)]);
     put(AT_MFLAGS, &[mflags]);
-    put(AT_SECOND_MFLAGS, &[if header.is_ours { MFLAG_OURS } else { 0 }]);
+    let mut second_mflags = if header.is_ours { MFLAG_OURS } else { 0 };
+    if header.agreed_epoch < header.config_epoch {
+        second_mflags |= MFLAG_OWN_EPOCH;
+        put(AT_AGREED_EPOCH, &header.agreed_epoch.to_be_bytes());
+    }
+    if let Some(agreed_epoch) = agreed_epoch_told {
+        second_mflags |= MFLAG_OWN_EPOCH_TOLD;
+        put(AT_AGREED_EPOCH_TOLD, &agreed_epoch.to_be_bytes());
+    }
+    put(AT_SECOND_MFLAGS, &[second_mflags]);
 }
 
 fn encode_gossip(out: &mut Vec<u8>, g: &Gossip) {
@@ -687,6 +720,7 @@ pub(super) mod tests {
             state_ok: false,
             mflags: MFLAG_PAUSED,
             is_ours: true,
+            agreed_epoch: 2,
         }
     }
 
@@ -695,7 +729,11 @@ pub(super) mod tests {
         let h = header();
         assert_eq!(encode(&h, &Body::AuthRequest).len(), 2256);
         assert_eq!(encode(&h, &Body::Fail(id(3))).len(), 2296);
-        assert_eq!(encode(&h, &Body::Update { config_epoch: 1, node: id(3), slots: SlotSet::default() }).len(), 4352);
+        assert_eq!(
+            encode(&h, &Body::Update { config_epoch: 1, agreed_epoch: 1, node: id(3), slots: SlotSet::default() })
+                .len(),
+            4352
+        );
         let ping = Body::Ping { kind: PacketType::Ping, gossip: vec![], extensions: vec![Extension::ShardId(id(4))] };
         assert_eq!(encode(&h, &ping).len(), 2256 + 48);
         let named = Body::Ping {
@@ -825,6 +863,7 @@ pub(super) mod tests {
                 state_ok: n.7,
                 mflags,
                 is_ours: n.7,
+                agreed_epoch: if n.7 { n.4.min(n.3) } else { n.4 },
             })
     }
 
@@ -849,7 +888,7 @@ pub(super) mod tests {
                                           b in proptest::collection::vec(any::<u8>(), 0..200)) {
             for body in [
                 Body::Fail(node), Body::AuthRequest, Body::AuthAck, Body::MfStart, Body::Unknown(300),
-                Body::Update { config_epoch: epoch, node, slots: (5..900).collect() },
+                Body::Update { config_epoch: epoch, agreed_epoch: if h.is_ours { epoch / 2 } else { epoch }, node, slots: (5..900).collect() },
                 Body::Publish { sharded, channel: &a, message: &b },
                 Body::Module { module_id: epoch, kind, payload: &a },
             ] {

@@ -340,3 +340,67 @@ fn nothing_acknowledged_is_lost_while_slots_and_replicas_move() {
         println!("{}", nothing_is_lost_while_things_move(seed));
     }
 }
+
+/// A master takes an epoch by itself as nobody hears it any more, as it does for a slot that it imports. That is no less than the
+/// epoch of who is elected in its place.
+#[test]
+fn an_epoch_that_nobody_heard_of_does_not_beat_an_election() {
+    for seed in tests::seeds(12) {
+        let mut sim = Sim::with_copies(seed, 3, 2, 1000, 1);
+        sim.disk(durable::Disk::Keeps);
+        sim.until_confirmable(10_000);
+        let old = sim.rng.usize(0..3);
+        // Now and then one of the others hears of it.
+        let told = (old + sim.rng.usize(1..9)) % 9;
+        let cut: Vec<(NodeNo, NodeNo)> = (0..9).filter(|no| *no != old).flat_map(|no| [(old, no), (no, old)]).collect();
+        sim.blocked.extend(cut.iter().filter(|way| seed % 3 > 0 || way.1 != told).map(|way| (*way, 0)));
+        sim.note_cuts();
+        let (slot, before) =
+            (sim.cluster(old).myself().slots.iter().next().expect("a master"), sim.cluster(old).current_epoch());
+        sim.step(old, |c, _| assert!(c.bump_my_epoch().0));
+        assert!(sim.cluster(old).myself().config_epoch > before);
+        sim.run_for(200);
+        sim.blocked.extend(cut.iter().map(|way| (*way, 0)));
+        sim.note_cuts();
+        if seed % 4 == 1 {
+            sim.latency_ms = 30..40;
+        }
+        let ms = sim.until_served(slot, old, 10_000);
+        assert!(ms <= 1000 + SLACK_MS, "seed {seed}: {ms} ms");
+        if seed % 4 == 1 {
+            // Its heir does the same before others have heard that it was elected.
+            let owns = |(_, c): &(NodeNo, &Cluster)| c.owner_of(slot) == Some(c.my_key());
+            let heir = sim.alive().filter(|(no, _)| *no != old).find(owns).map(|(no, _)| no).expect("it is served");
+            sim.crash(heir);
+            sim.latency_ms = 0..3;
+            sim.restart(heir);
+            sim.step(heir, |c, _| c.take_epoch(1));
+        }
+        sim.run_for(3000);
+        if seed % 2 == 0 {
+            sim.crash(old);
+        }
+        sim.blocked.clear();
+        sim.note_cuts();
+        sim.restart(old);
+        sim.settle();
+        assert!(sim.cluster(old).myself().is_replica(), "seed {seed}: it took over again");
+        sim.check_all_data();
+    }
+}
+
+/// One that a majority hears of counts at once, and for good.
+#[test]
+fn an_epoch_that_a_majority_knows_is_agreed_on() {
+    let mut sim = Sim::new(1, 3, 1, 1000);
+    sim.step(0, |c, _| assert!(c.bump_my_epoch().0));
+    let (id, epoch) = (id_of(sim.cluster(0)), sim.cluster(0).myself().config_epoch);
+    assert!(sim.cluster(0).myself().agreed_epoch < epoch);
+    assert!(sim.cluster(0).nodes_conf().contains(&format!(" agreedEpochs {}:1", String::from_utf8_lossy(&id))));
+    sim.run_for(1000);
+    for (no, c) in sim.alive() {
+        let n = c.node(c.find(&id).expect("they know each other"));
+        assert_eq!((n.config_epoch, n.agreed_epoch), (epoch, epoch), "as node {no} sees it");
+    }
+    assert!(!sim.cluster(0).nodes_conf().contains("agreedEpochs"));
+}

@@ -73,16 +73,19 @@ impl Sim {
         for (_, n) in c.nodes().iter().filter(|(_, n)| n.timed_out()) {
             suspects.insert(n.id);
             let is_new = !node.suspects.contains(&n.id);
-            let heard = node.heard.iter().find(|(id, _)| is_new && *id == n.id);
-            if let Some((_, heard)) = heard.filter(|_| !self.is_large()) {
+            if is_new
+                && !self.is_large()
+                && let Some(heard) = node.heard.last_ms(n.id)
+            {
                 let ms = self.local_ms(no) - heard;
                 assert!(ms >= timeout - 1, "seed {seed}: {} suspects {} {ms} ms after it was heard of", me.id, n.id);
             }
         }
 
         // A master without majority stops accepting writes. Packets under way may have told it of other masters since.
-        let cut = node.cut_ms.filter(|_| me.is_voter() && c.is_up() && self.is_cut(no, c));
-        if let Some(cut) = cut {
+        let is_cut = node.cut_ms.is_some() && self.is_cut(no, c);
+        let cut = node.cut_ms.filter(|_| is_cut);
+        if let Some(cut) = cut.filter(|_| me.is_voter() && c.is_up()) {
             let bound = (timeout.max(SHORTEST_TERM_MS) as f64 / SLOWEST) as i64 + SLACK_MS;
             assert!(now - cut <= bound, "seed {seed}: {} accepts {} ms into a minority", me.id, now - cut);
         }
@@ -101,9 +104,9 @@ impl Sim {
         }
 
         // No slot is served by two masters in one epoch, not even at different times.
-        let changed = node.my_epoch != (me.id, me.config_epoch);
+        let changed = node.my_epoch != (me.id, me.agreed_epoch);
         let serves = me.is_master() && me.slot_count > 0;
-        let (id, epoch) = (me.id, me.config_epoch);
+        let (id, epoch) = (me.id, me.agreed_epoch);
         if serves && (changed || self.steps.is_multiple_of(64)) {
             // An operator's epochs are not agreed on.
             let slots = me.slots.without(&self.changes.moved);
@@ -119,6 +122,8 @@ impl Sim {
         }
         let (vote, current) = (c.last_vote_epoch(), c.current_epoch());
         let node = &mut self.nodes[no];
+        // Others have become masters since, whom it reaches.
+        node.cut_ms = cut;
         node.last_vote_epoch = vote;
         node.current_epoch = current;
         node.my_epoch = (id, if serves { epoch } else { 0 });

@@ -41,11 +41,11 @@ pub(super) struct Data {
     /// Its data was lost and is not there again.
     pub(super) is_lost: bool,
     pub(super) keeps: bool,
-    /// As a master: how many of its writes were acknowledged, and since when a replica's link is gone.
+    /// As a master: how many of its writes were acknowledged, and since when a replica's link is gone, until that is noticed.
     acknowledged: usize,
     /// How many it had when it became master, went on as one, or was given what another one had in a slot.
     pub(super) inherited: usize,
-    gone: BTreeMap<NodeNo, i64>,
+    gone: BTreeMap<NodeNo, Option<i64>>,
     /// The link of each replica that it knows of.
     links: BTreeMap<NodeNo, u64>,
 }
@@ -209,7 +209,7 @@ impl Sim {
             if self.cluster(no).myself().is_master() {
                 self.write(no);
                 self.miss_replicas(no);
-            } else if let Some(from) = self.nodes[no].repl_from.as_deref().and_then(no_of) {
+            } else if let Some(from) = self.nodes[no].repl_from {
                 self.copy(no, from);
             }
         }
@@ -340,22 +340,25 @@ impl Sim {
 
     /// A master notices that a replica's link is gone.
     fn miss_replicas(&mut self, no: NodeNo) {
-        let ids: Vec<(NodeNo, NodeId)> = (0..self.nodes.len()).map(|n| (n, self.nodes[n].my_epoch.0)).collect();
-        for (replica, id) in ids {
+        let mut missed = Vec::new();
+        for (&replica, &link) in &self.nodes[no].data.links {
             let node = &self.nodes[replica];
-            let link = self.nodes[no].data.links.get(&replica);
             let is_there = node.cluster.is_some()
                 && node.data.is_linked
-                && node.repl_from.as_deref().and_then(no_of) == Some(no)
-                && link.is_none_or(|link| *link == node.data.link)
+                && node.repl_from == Some(no)
+                && link == node.data.link
                 && self.passes(replica, no);
-            if is_there {
-                self.nodes[no].data.gone.remove(&replica);
-                continue;
+            if !is_there {
+                missed.push(replica);
             }
-            let now = self.now;
-            let since = *self.nodes[no].data.gone.entry(replica).or_insert(now);
-            if now - since > 200 {
+        }
+        let now = self.now;
+        self.nodes[no].data.gone.retain(|replica, _| missed.contains(replica));
+        for replica in missed {
+            let id = self.nodes[replica].my_epoch.0;
+            let since = self.nodes[no].data.gone.entry(replica).or_insert(Some(now));
+            if since.is_some_and(|since| now - since > 200) {
+                *since = None;
                 self.step(no, |c, env| c.on_confirmer_gone(id, env));
             }
         }
@@ -450,7 +453,7 @@ fn nothing_acknowledged_is_lost_in_a_moment(seed: u64) -> u64 {
     sim.disk(if seed.is_multiple_of(3) { Disk::Keeps } else { Disk::Loses });
     sim.until_confirmable(30_000);
     sim.set_rates(0.06);
-    sim.haste = 4;
+    (sim.haste, sim.replicate_ms) = (4, 25);
     sim.start_faults();
     sim.run_for(6000);
     sim.end_faults();

@@ -310,7 +310,7 @@ fn parted_in_the_middle(seed: u64, replicas: usize) -> Sim {
 fn who_reaches_both_sides_of_a_partition_serves() {
     for seed in seeds(8) {
         let mut sim = parted_in_the_middle(seed, seed as usize % 2);
-        sim.run_for(8000);
+        sim.run_for(12_000);
         for _ in 0..50 {
             sim.run_for(100);
             let serving =
@@ -326,7 +326,7 @@ fn who_reaches_both_sides_of_a_partition_serves() {
 fn who_dies_in_a_partition_is_replaced() {
     for seed in seeds(8) {
         let mut sim = parted_in_the_middle(seed, 1);
-        sim.run_for(8000);
+        sim.run_for(12_000);
         let victims: Vec<NodeNo> = (0..4).filter(|no| sim.takes_writes(*no)).collect();
         let victim = victims[sim.rng.usize(0..victims.len())];
         let slot = sim.cluster(victim).myself().slots.iter().next().unwrap();
@@ -435,5 +435,27 @@ fn promises_hold_under_faults() {
             sim.votes.len(),
             sim.cluster(0).current_epoch()
         );
+    }
+}
+
+/// It answered, but could not connect to the node that met it in time.
+#[test]
+fn who_is_cut_off_while_it_is_met_joins_all_the_same() {
+    for seed in seeds(6) {
+        let mut sim = Sim::new(seed, 3, 0, 1000);
+        let config = ClusterConfig { node_timeout_ms: 1000, ..ClusterConfig::default() };
+        sim.add_node(config);
+        let id = *sim.cluster(3).myself().id.as_bytes();
+        sim.step(3, |c, env| c.meet(ip_of(0).as_bytes(), 6379, 16379, env).unwrap());
+        sim.run_until("the other one answers", 5000, |sim| {
+            sim.cluster(3).nodes().iter().any(|(_, n)| !n.flags.has(NodeFlags::MYSELF) && !n.in_handshake())
+        });
+        if seed % 2 == 0 {
+            sim.run_until("it is known", 5000, |sim| sim.cluster(0).find(&id).is_some());
+        }
+        sim.blocked.extend((0..3).flat_map(|no| [((3, no), 0), ((no, 3), 0)]));
+        sim.run_for(3000);
+        sim.blocked.clear();
+        sim.run_until("all know it", 8000, |sim| (0..3).all(|no| sim.cluster(no).find(&id).is_some()));
     }
 }

@@ -305,19 +305,18 @@ impl Pair {
             let header = self.nodes[from].header(0, &env);
             let node = &mut self.nodes[at];
             let about = node.find(IDS[from].as_bytes()).unwrap();
-            node.current_epoch = node.current_epoch.max(header.current_epoch);
-            node.nodes[about].config_epoch = node.nodes[about].config_epoch.max(header.config_epoch);
+            node.take_in_header(about, &header, &env);
             node.resolve_epoch_collision(about, &header);
             node.take_in_slots(about, &header, &env);
             node.nodes[about].granted_ms = self.now_ms;
             // Who claims what another has by a greater epoch is told so.
             let owner = header.slots.iter().find_map(|slot| {
                 let owner = &node.nodes[node.claimed_owner(slot)?];
-                (owner.config_epoch > header.config_epoch).then(|| (owner.id, owner.config_epoch, owner.slots.clone()))
+                (owner.config_epoch > header.config_epoch).then(|| (owner.id, owner.epochs(), owner.slots.clone()))
             });
-            if let Some((id, epoch, slots)) = owner {
+            if let Some((id, epochs, slots)) = owner {
                 let about = self.nodes[from].find(id.as_bytes()).unwrap();
-                self.nodes[from].on_update(about, epoch, &slots, &env);
+                self.nodes[from].on_update(about, epochs, &slots, &env);
             }
         }
     }
@@ -547,12 +546,12 @@ fn the_epoch_of_a_source_stays_while_its_slots_may_be_taken() {
     // The third node has the same one: the source would take another.
     pair.nodes[2].nodes.for_each_mut(|node| {
         if node.id.as_bytes() == C.as_bytes() {
-            node.config_epoch = epoch;
+            node.set_epoch(epoch);
         }
     });
     for node in &mut pair.nodes[..2] {
         let third = node.find(C.as_bytes()).unwrap();
-        node.nodes[third].config_epoch = epoch;
+        node.nodes[third].set_epoch(epoch);
     }
     pair.run(300);
     assert_eq!((pair.nodes[0].myself().config_epoch, pair.nodes[0].bump_my_epoch()), (epoch, (false, epoch)));
@@ -714,7 +713,7 @@ fn keys_left_in_slots_that_went_are_known_after_a_restart_and_to_replicas() {
     let deleted = Action::DelKeysInSlots(SlotSet::of_range(SLOT, SLOT));
     let target = pair.nodes[0].find(B.as_bytes()).unwrap();
     let claimed: SlotSet = [SLOT, 100].into_iter().chain(8192..16000).collect();
-    pair.nodes[0].on_update(target, 9, &claimed, &env);
+    pair.nodes[0].on_update(target, crate::cluster::node::Epochs::agreed_on(9), &claimed, &env);
     assert!(pair.nodes[0].flush(&env).contains(&deleted));
     let text = pair.nodes[0].nodes_conf();
     assert!(text.contains(" leftoverSlots 7-7"), "{text}");
@@ -737,7 +736,7 @@ fn keys_left_in_slots_that_went_are_known_after_a_restart_and_to_replicas() {
     let source = replica.find(A.as_bytes()).unwrap();
     assert_eq!(replica.owner_of(SLOT), Some(source), "{text}");
     let target = replica.find(B.as_bytes()).unwrap();
-    replica.on_update(target, 10, &claimed, &env);
+    replica.on_update(target, crate::cluster::node::Epochs::agreed_on(10), &claimed, &env);
     assert!(!replica.flush(&env).contains(&deleted), "its master does that");
     replica.replace_my_master(&env);
     assert!(replica.flush(&env).contains(&deleted));
