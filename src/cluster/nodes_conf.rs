@@ -179,7 +179,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Of the nodes of which it is not the one in their line.
+    /// The agreed epochs of the nodes whose own one, in their line, is greater.
     fn agreed_epochs(&mut self, text: &str) -> Step {
         for pair in text.split(',') {
             let (id, epoch) = pair.split_once(':').ok_or("an agreed epoch without a node")?;

@@ -304,9 +304,9 @@ impl Cluster {
         counts.into_iter().find(|(_, count)| count * 2 > slots.len()).map(|(shard, _)| shard)
     }
 
-    /// Processes a claim of slots under an epoch, in the claimant's shard the agreed one. The claimant gets those that nobody claims by a greater or equal one,
-    /// except slots we are importing, unless it has taken their source's place. If that takes the last slot from us, or from our
-    /// master, we follow who was elected in that place, or else the claimant.
+    /// Processes a claim of slots under an epoch, in the claimant's shard the agreed one. The claimant gets those that nobody
+    /// claims by a greater or equal one, except slots we are importing, unless it has taken their source's place. If that takes the
+    /// last slot from us, or from our master, we follow who was elected in that place, or else the claimant.
     fn take_in_claim(&mut self, claimant: NodeKey, epochs: Epochs, claimed: &SlotSet, env: &Env) {
         let mine = if self.is_master() { Some(self.myself) } else { self.myself().replica_of };
         // Those that the claimant gets, and of these those that another node had.
