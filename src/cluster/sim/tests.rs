@@ -459,3 +459,29 @@ fn who_is_cut_off_while_it_is_met_joins_all_the_same() {
         sim.run_until("all know it", 8000, |sim| (0..3).all(|no| sim.cluster(no).find(&id).is_some()));
     }
 }
+
+/// Two of the three masters that miss it do not hear from each other, and the fifth reaches it: they cannot tell how many miss it,
+/// but others can. Its replica may not take its place at first.
+#[test]
+fn who_is_missed_by_a_majority_that_does_not_see_itself_is_replaced() {
+    for seed in seeds(6) {
+        let mut sim = Sim::new(seed, 5, 1, 1000);
+        sim.run_for(2000);
+        let (gone, heir) = (2, 7);
+        let set = |sim: &mut Sim, no_failover: bool| {
+            let config = ClusterConfig { replica_no_failover: no_failover, ..sim.nodes[heir].config.clone() };
+            sim.step(heir, |c, _| c.apply_config(config, false));
+        };
+        set(&mut sim, true);
+        let cuts = [(0, gone), (1, gone), (3, gone), (0, 3), (heir, gone)];
+        sim.blocked.extend(cuts.into_iter().flat_map(|(a, b)| [((a, b), 0), ((b, a), 0)]));
+        sim.note_cuts();
+        let ms = sim.rng.i64(6000..9000);
+        sim.run_for(ms);
+        set(&mut sim, false);
+        let slot = (gone * SLOT_COUNT / 5) as Slot;
+        let ms = sim.until_served(slot, gone, 20_000);
+        println!("seed {seed}: served after {ms} ms");
+        assert!(ms <= 3000, "seed {seed}: {ms} ms");
+    }
+}
