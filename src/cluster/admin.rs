@@ -219,7 +219,7 @@ impl Cluster {
     /// CLUSTER BUMPEPOCH. Returns whether our epoch is a new one, and the epoch.
     pub(crate) fn bump_my_epoch(&mut self) -> (bool, u64) {
         let bumped = self.bump_epoch();
-        (bumped, self.myself().config_epoch)
+        (bumped, self.myself().epochs.config)
     }
 
     /// CLUSTER FORGET.
@@ -318,7 +318,7 @@ impl Cluster {
                 self.bump_epoch();
                 // The operator answers for it.
                 let me = &mut self.nodes[self.myself];
-                me.set_epoch(me.config_epoch);
+                me.set_epoch(me.epochs.config);
                 self.replace_my_master(env);
             }
             FailoverMode::Force => {
@@ -341,7 +341,7 @@ impl Cluster {
         if self.nodes.len() > 1 {
             return refuse("The user can assign a config epoch only when the node does not know any other node.");
         }
-        if self.myself().config_epoch != 0 {
+        if self.myself().epochs.config != 0 {
             return refuse("Node config epoch is already non-zero");
         }
         self.nodes[self.myself].set_epoch(epoch);

@@ -86,7 +86,7 @@ impl Cluster {
         }
         let master = node.replica_of.map(|m| &self.nodes[m]);
         let master_id = master.map_or("-", |m| m.id.as_str());
-        let epoch = master.filter(|_| node.is_replica()).unwrap_or(node).config_epoch;
+        let epoch = master.filter(|_| node.is_replica()).unwrap_or(node).epochs.config;
         let connected = node.link.is_some() || key == self.myself;
         write!(
             w,
@@ -123,7 +123,7 @@ impl Cluster {
             nodes: self.nodes.len(),
             size: self.size,
             current_epoch: self.current_epoch,
-            my_epoch: me.replica_of.map_or(me, |m| &self.nodes[m]).config_epoch,
+            my_epoch: me.replica_of.map_or(me, |m| &self.nodes[m]).epochs.config,
             links_closed_by_limit: self.stats.links_buffer_limit_exceeded,
             ..Counts::default()
         };

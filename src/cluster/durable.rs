@@ -536,7 +536,7 @@ impl Cluster {
     fn begin_lineage(&mut self, stream: [u8; 40], env: &Env) -> Lead {
         let old = self.durable.lineage;
         let is_first = old == Lineage::default() && self.my_record().is_none();
-        let epoch = if old.epoch == 0 { self.myself().config_epoch } else { old.epoch };
+        let epoch = if old.epoch == 0 { self.myself().epochs.config } else { old.epoch };
         let lineage = Lineage { epoch, run: old.run + 1 };
         let lead = Lead { lineage, start: env.repl_offset, stream };
         // Where every election takes our support, what we have is as safe as what was acknowledged: for nobody to be told of
@@ -563,7 +563,7 @@ impl Cluster {
         (durable.is_incomplete, durable.follows, durable.lead) = (false, None, None);
         durable.has_first_word = has_first_word;
         durable.confirmed = if has_first_word { env.repl_offset } else { NOTHING };
-        self.durable.lineage = Lineage { epoch: self.myself().config_epoch, run: 0 };
+        self.durable.lineage = Lineage { epoch: self.myself().epochs.config, run: 0 };
         // The stream gets its own id when the server knows.
         self.wake_at(env.now_ms);
     }

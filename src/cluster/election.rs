@@ -417,7 +417,7 @@ impl Cluster {
         log::info!("Failover election won: I'm the new master.");
         let epoch = self.election.epoch;
         let me = &mut self.nodes[self.myself];
-        if me.config_epoch < epoch {
+        if me.epochs.config < epoch {
             me.set_epoch(epoch);
             log::info!("configEpoch set to {epoch} after successful failover");
         }
@@ -538,18 +538,17 @@ impl Cluster {
         if epoch <= voted_epoch {
             return Err(format!("voted about its master in epoch {voted_epoch} > ({epoch})"));
         }
-        let newer = header.slots.iter().find_map(|slot| {
-            let owner = self.claimed_owner(slot)?;
-            let owned_by = self.nodes[owner].config_epoch;
-            let is_older = self.is_claim_older(candidate, header, owner);
-            (is_older || owned_by >= epoch).then_some((slot, owner, owned_by))
+        let newer = self.claimed_owners(&header.slots).find_map(|(slot, owner)| {
+            let owned_by = self.nodes[owner].epochs.config;
+            let is_newer = self.compare_claims(owner, candidate, header.epochs).is_gt();
+            (is_newer || owned_by >= epoch).then_some((slot, owner, owned_by))
         });
         if let Some((slot, owner, owned_by)) = newer {
             // It may never hear that from the owner, which may be its master.
             self.send_update(candidate, owner, env);
             return Err(format!(
                 "slot {slot} epoch ({owned_by}) > reqEpoch ({}), or not less than that of the election ({epoch})",
-                header.config_epoch
+                header.epochs.config
             ));
         }
         self.check_evidence(candidate, master, epoch)?;
@@ -778,8 +777,7 @@ mod tests {
         let link = voter.on_accept(now_ms, "127.0.0.1".into(), "127.0.0.1".into());
         let header = Header {
             current_epoch: epoch,
-            config_epoch,
-            agreed_epoch: config_epoch,
+            epochs: super::super::node::Epochs::agreed_on(config_epoch),
             ..cluster(D, epoch).header(0, &env(now_ms))
         };
         voter.on_packet(link, &wire::encode(&header, &wire::Body::AuthRequest), &env(now_ms));
@@ -834,9 +832,9 @@ mod tests {
         // The master has an epoch that this election does not beat.
         let master = key(&replica, A);
         let slots = replica.nodes[master].slots.clone();
-        replica.on_update(master, crate::cluster::node::Epochs::agreed_on(5), &slots, &env(now_ms));
+        replica.take_in_owner(master, crate::cluster::node::Epochs::agreed_on(5), &slots, &env(now_ms));
         assert_eq!((epochs(&mut replica, now_ms), replica.election.contended), (vec![6], false));
-        replica.on_update(master, crate::cluster::node::Epochs::agreed_on(6), &slots, &env(now_ms));
+        replica.take_in_owner(master, crate::cluster::node::Epochs::agreed_on(6), &slots, &env(now_ms));
         replica.advance_election(&env(now_ms));
         assert_eq!(epochs(&mut replica, now_ms), [10]);
         // A vote that comes shows that voters are at it.
@@ -951,7 +949,7 @@ mod tests {
         // Another node has the greatest epoch, too, and says so in every packet.
         let link = master.on_accept(START_MS, "127.0.0.1".into(), "127.0.0.1".into());
         let mut header = cluster(C, u64::MAX).header(0, &env(START_MS));
-        (header.config_epoch, header.offset) = (u64::MAX, u64::MAX);
+        (header.epochs.config, header.offset) = (u64::MAX, u64::MAX);
         for kind in [wire::PacketType::Ping, wire::PacketType::Pong, wire::PacketType::Meet] {
             let ping = wire::Body::Ping { kind, gossip: vec![], extensions: vec![] };
             for _ in 0..2 {
@@ -960,6 +958,6 @@ mod tests {
                 master.flush_and_save(&env(START_MS));
             }
         }
-        assert_eq!((master.current_epoch(), master.myself().config_epoch), (u64::MAX, u64::MAX));
+        assert_eq!((master.current_epoch(), master.myself().epochs.config), (u64::MAX, u64::MAX));
     }
 }

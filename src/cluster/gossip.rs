@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::durable::{self, Message};
 use super::forming;
-use super::node::{Epochs, Node, NodeFlags, NodeId, NodeKey};
+use super::node::{Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{self, Body, Extension, Gossip, Header, Packet, PacketType};
 use super::{Action, Cluster, Env, LinkId};
 
@@ -90,15 +90,7 @@ impl Cluster {
             }
             (Body::AuthRequest, Some(sender)) => self.on_vote_request(sender, &header, env),
             (Body::AuthAck, Some(sender)) => self.on_vote(sender, &header, env),
-            (Body::Update { config_epoch, agreed_epoch, node, slots }, Some(_)) => {
-                if let Some(about) = self.nodes.find(&node) {
-                    // A node that does not know of agreed epochs cannot say whether one is that.
-                    let (is_unsaid, known) =
-                        (!header.is_ours && self.nodes[about].is_ours, self.nodes[about].agreed_epoch);
-                    let agreed = if is_unsaid { known.min(config_epoch) } else { agreed_epoch };
-                    self.on_update(about, Epochs { config: config_epoch, agreed }, &slots, env);
-                }
-            }
+            (Body::Update { epochs, node, slots }, Some(_)) => self.on_update(&header, node, epochs, &slots, env),
             (Body::MfStart, Some(sender)) => self.on_mf_start(link, sender, &header, env),
             (Body::Module { module_id, kind, payload }, Some(sender)) => {
                 self.on_module_message(sender, (module_id, kind, payload), env);
@@ -164,13 +156,13 @@ impl Cluster {
         node.repl_offset_ms = env.now_ms;
         // A replica says its master's, which would be in the way of others' claims if a packet of the time when it was
         // master itself comes later, by its other link.
-        let known = node.epochs();
+        let known = node.epochs;
         if header.replica_of.is_none() {
-            node.take_epochs(header.epochs());
+            node.take_epochs(header.epochs);
         }
-        if node.epochs() != known {
-            node.epoch_ms = if node.agreed_epoch > known.agreed { env.now_ms } else { node.epoch_ms };
-            let is_own = node.agreed_epoch < node.config_epoch;
+        if node.epochs != known {
+            node.epoch_ms = if node.epochs.agreed > known.agreed { env.now_ms } else { node.epoch_ms };
+            let is_own = node.epochs.are_own();
             if self.myself().replica_of == Some(sender) || is_own {
                 // Without it we could not take the master's place, and it may not be there to tell us again; or it counts on it
                 // that we do not forget it.
@@ -669,8 +661,7 @@ impl Cluster {
             second_port,
             bus_port,
             current_epoch: self.current_epoch,
-            config_epoch: owner.config_epoch,
-            agreed_epoch: owner.agreed_epoch,
+            epochs: owner.epochs,
             offset: env.repl_offset as u64,
             sender: me.id,
             slots: owner.slots.clone(),

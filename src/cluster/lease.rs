@@ -138,8 +138,8 @@ impl Cluster {
     fn note_known_epoch(&mut self, granted_until_ms: i64) {
         let me = &self.nodes[self.myself];
         let is_known = granted_until_ms == i64::MAX || granted_until_ms - self.lease_ms() > self.own_epoch_ms;
-        if me.agreed_epoch < me.config_epoch && me.is_voter() && is_known {
-            let epoch = me.config_epoch;
+        if me.epochs.agreed < me.epochs.config && me.is_voter() && is_known {
+            let epoch = me.epochs.config;
             self.nodes[self.myself].set_epoch(epoch);
             self.save_later();
         }
@@ -248,7 +248,7 @@ impl Cluster {
     fn grants_to(&self, key: NodeKey, header: &Header) -> bool {
         // What we have voted for may not be beaten by an epoch that it took without knowing.
         let n = &self.nodes[key];
-        let is_beaten = header.agreed_epoch < header.config_epoch && header.config_epoch <= n.voted_epoch;
+        let is_beaten = header.epochs.agreed < header.epochs.config && header.epochs.config <= n.voted_epoch;
         n.healthy() && !is_beaten && !self.vote_is_open(key) && !self.was_replaced(key, header)
     }
 
@@ -260,16 +260,15 @@ impl Cluster {
         if n.slots == header.slots {
             return false;
         }
-        let mut left = 0;
-        for slot in header.slots.iter() {
-            let owner = self.claimed_owner(slot).filter(|owner| *owner != key);
-            match owner.filter(|owner| self.is_claim_older(key, header, *owner)).map(|owner| &self.nodes[owner]) {
-                Some(owner) if owner.shard_id == n.shard_id || n.voted_for == Some(owner.id) => return true,
-                Some(_) => {}
-                None => left += 1,
+        let mut keeps_some = header.slots.is_empty();
+        for (_, owner) in self.claimed_owners(&header.slots) {
+            if owner == key || self.compare_claims(owner, key, header.epochs).is_le() {
+                keeps_some = true;
+            } else if self.nodes[owner].shard_id == n.shard_id || n.voted_for == Some(self.nodes[owner].id) {
+                return true;
             }
         }
-        left == 0 && !header.slots.is_empty()
+        !keeps_some && header.slots.iter().all(|slot| self.claimed_owner(slot).is_some())
     }
 
     /// For how many milliseconds our promise still binds us not to vote for a replica of this master, if at all.
@@ -292,7 +291,7 @@ impl Cluster {
         let told = heir.data_received_ms > n.voted_ms + self.election_lasts_ms();
         // Until it knows how its election ended it follows the master that it was to replace.
         let follows = heir.replica_of.filter(|followed| *followed != master);
-        let won = follows.map_or(0, |m| self.nodes[m].agreed_epoch).max(heir.agreed_epoch) >= n.voted_epoch;
+        let won = follows.map_or(0, |m| self.nodes[m].epochs.agreed).max(heir.epochs.agreed) >= n.voted_epoch;
         !(told || won || heir.failed())
     }
 

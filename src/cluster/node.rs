@@ -4,14 +4,29 @@
 //! a node out, and it clears every reference first.
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::fmt;
 
 use super::LinkId;
 use crate::structs::slots::SlotSet;
 
 /// The id of a node or shard: 40 characters of `a-z0-9` (Redis writes hex).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct NodeId([u8; NodeId::LEN]);
+
+/// By their characters. Mostly the first few tell, and nodes are looked for by id all the time.
+impl Ord for NodeId {
+    fn cmp(&self, other: &NodeId) -> Ordering {
+        let [a, b] = [self, other].map(|id| id.0.first_chunk().map(|first| u64::from_be_bytes(*first)));
+        a.cmp(&b).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for NodeId {
+    fn partial_cmp(&self, other: &NodeId) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl NodeId {
     /// Characters of an id.
@@ -20,7 +35,9 @@ impl NodeId {
     /// Reads an id; `None` unless it is 40 characters of `a-z0-9`.
     pub(crate) fn parse(text: &[u8]) -> Option<NodeId> {
         let bytes: [u8; Self::LEN] = text.try_into().ok()?;
-        bytes.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()).then_some(NodeId(bytes))
+        // All are looked at, which is quicker than to stop: packets are full of ids.
+        let is_fine = bytes.iter().fold(true, |so_far, c| so_far & (c.is_ascii_lowercase() | c.is_ascii_digit()));
+        is_fine.then_some(NodeId(bytes))
     }
 
     /// A new random id, of hexadecimal digits.
@@ -187,12 +204,9 @@ pub(crate) struct Node {
     pub(crate) flags: NodeFlags,
     /// The name of its cluster, if it said one; see `name`.
     pub(crate) said_name: Option<String>,
-    /// The newest config epoch it announced as a master.
-    pub(crate) config_epoch: u64,
-    /// The newest one of these that was agreed on: by an election, or as a majority of the masters knows it. One that a master took
-    /// by itself, say for a slot that it imported, may be greater than that of who was elected in its place meanwhile.
-    pub(crate) agreed_epoch: u64,
-    /// When we heard of that, by whomever; 0: before we started.
+    /// The newest it announced as a master.
+    pub(crate) epochs: Epochs,
+    /// When we heard of the agreed one, by whomever; 0: before we started.
     pub(crate) epoch_ms: i64,
     /// The slots bound to it, as in `Cluster::owner`.
     pub(crate) slots: SlotSet,
@@ -271,15 +285,23 @@ pub(crate) struct Node {
     pub(crate) fine_by: Vec<super::failure::Fine>,
 }
 
-/// A master's config epoch, and the agreed one: see [`Node::agreed_epoch`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// By what a master claims its slots.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Epochs {
+    /// Its config epoch.
     pub(crate) config: u64,
+    /// The newest one of these that was agreed on: by an election, or as a majority of the masters knows it. One that a master took
+    /// by itself, say for a slot that it imported, may be greater than that of who was elected in its place meanwhile.
     pub(crate) agreed: u64,
 }
 
-#[cfg(test)]
 impl Epochs {
+    /// Whether the config epoch is one that the master took by itself, and is not agreed on.
+    pub(crate) fn are_own(self) -> bool {
+        self.agreed < self.config
+    }
+
+    /// An epoch that was agreed on.
     pub(crate) fn agreed_on(epoch: u64) -> Epochs {
         Epochs { config: epoch, agreed: epoch }
     }
@@ -292,8 +314,7 @@ impl Node {
             id,
             shard_id,
             flags,
-            config_epoch: 0,
-            agreed_epoch: 0,
+            epochs: Epochs::default(),
             epoch_ms: 0,
             slots: SlotSet::default(),
             slot_count: 0,
@@ -376,19 +397,15 @@ impl Node {
         if tls { self.tls_port } else { self.tcp_port }
     }
 
-    pub(crate) fn epochs(&self) -> Epochs {
-        Epochs { config: self.config_epoch, agreed: self.agreed_epoch }
-    }
-
     /// Takes the greater ones.
     pub(crate) fn take_epochs(&mut self, epochs: Epochs) {
-        self.config_epoch = self.config_epoch.max(epochs.config);
-        self.agreed_epoch = self.agreed_epoch.max(epochs.agreed);
+        self.epochs.config = self.epochs.config.max(epochs.config);
+        self.epochs.agreed = self.epochs.agreed.max(epochs.agreed);
     }
 
     /// Sets an epoch that was agreed on.
     pub(crate) fn set_epoch(&mut self, epoch: u64) {
-        (self.config_epoch, self.agreed_epoch) = (epoch, epoch);
+        self.epochs = Epochs::agreed_on(epoch);
     }
 
     /// When it last gave a sign of life, to us or by gossip.

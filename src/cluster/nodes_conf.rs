@@ -102,8 +102,8 @@ impl Cluster {
         if let Some(grants) = self.grants_text() {
             out.push_str(&format!(" grantedSlots {grants}"));
         }
-        let own = self.nodes.iter().filter(|(_, n)| n.agreed_epoch < n.config_epoch && !n.in_handshake());
-        let agreed: Vec<String> = own.map(|(_, n)| format!("{}:{}", n.id, n.agreed_epoch)).collect();
+        let own = self.nodes.iter().filter(|(_, n)| n.epochs.agreed < n.epochs.config && !n.in_handshake());
+        let agreed: Vec<String> = own.map(|(_, n)| format!("{}:{}", n.id, n.epochs.agreed)).collect();
         if !agreed.is_empty() {
             out.push_str(&format!(" agreedEpochs {}", agreed.join(",")));
         }
@@ -185,7 +185,8 @@ impl Loader<'_> {
             let (id, epoch) = pair.split_once(':').ok_or("an agreed epoch without a node")?;
             let key = self.find_or_add(id)?;
             let node = &mut self.nodes()[key];
-            node.agreed_epoch = epoch.parse::<u64>().map_err(|_| "an epoch that is no number")?.min(node.config_epoch);
+            node.epochs.agreed =
+                epoch.parse::<u64>().map_err(|_| "an epoch that is no number")?.min(node.epochs.config);
         }
         Ok(())
     }
@@ -430,7 +431,7 @@ mod tests {
         let a = cluster.find(A.as_bytes()).unwrap();
         let b = cluster.find(B.as_bytes()).unwrap();
         assert_eq!(cluster.node(a).slots.ranges(), [(0, 5), (7, 7)]);
-        assert_eq!((cluster.node(b).bus_port, cluster.node(b).config_epoch), (17099, 0));
+        assert_eq!((cluster.node(b).bus_port, cluster.node(b).epochs.config), (17099, 0));
         assert_eq!(cluster.node(b).shard_id, cluster.node(a).shard_id);
         assert_eq!(cluster.current_epoch(), 3, "not less than the greatest config epoch");
         assert_eq!(cluster.last_vote_epoch(), 1);

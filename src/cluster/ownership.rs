@@ -3,9 +3,10 @@
 //! Owns the binding between slots and nodes, in both directions, and the rule that decides between claims: the greater
 //! config epoch wins. A master that loses its last slot follows the winner.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::node::{Epochs, NodeFlags, NodeId, NodeKey};
+use super::node::{Epochs, Node, NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, Header};
 use super::{Action, Cluster, Env};
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
@@ -107,7 +108,7 @@ impl Cluster {
     /// (`answered_ms`: when the ping was sent that this answers).
     pub(super) fn is_from_before_election(&self, key: NodeKey, header: &Header, answered_ms: Option<i64>) -> bool {
         let n = &self.nodes[key];
-        let is_older = n.is_voter() && header.config_epoch < n.agreed_epoch && answered_ms <= Some(n.epoch_ms);
+        let is_older = n.is_voter() && header.epochs.config < n.epochs.agreed && answered_ms <= Some(n.epoch_ms);
         let master = header.replica_of.filter(|_| is_older).and_then(|id| self.nodes.find(&id));
         master.is_some_and(|master| self.nodes[master].shard_id == n.shard_id)
     }
@@ -127,7 +128,7 @@ impl Cluster {
                 if self.nodes[heir].is_replica() {
                     self.set_shard(heir, shard);
                 }
-                self.on_update(heir, header.epochs(), &header.slots, env);
+                self.take_in_owner(heir, header.epochs, &header.slots, env);
             }
             let flags = &mut self.nodes[key].flags;
             flags.clear(NodeFlags::MASTER | NodeFlags::MIGRATE_TO);
@@ -215,7 +216,7 @@ impl Cluster {
             return;
         }
         if self.nodes[key].is_master() {
-            self.take_in_claim(key, header.epochs(), &header.slots, env);
+            self.take_in_claim(key, header.epochs, &header.slots, env);
         }
         // Another node owns a slot by a greater epoch: tell the sender. One such owner at a time is enough; the
         // sender's next packet brings up the next.
@@ -229,17 +230,40 @@ impl Cluster {
         }
     }
 
-    /// The epoch by which a node's claim counts against another node's. In one shard mostly an election gives slots to another node,
-    /// which an epoch that a master took by itself must not beat; see [`super::node::Node::agreed_epoch`].
-    pub(super) fn epoch_against(&self, key: NodeKey, other: NodeKey) -> u64 {
-        let n = &self.nodes[key];
-        if n.shard_id == self.nodes[other].shard_id { n.agreed_epoch } else { n.config_epoch }
+    /// How the claim of a slot's owner compares with one by these epochs that another node makes, for itself or its master. In one
+    /// shard mostly an election gives slots to another node, which an epoch that a master took by itself must not beat: there the
+    /// agreed epochs count; see [`super::node::Epochs`].
+    pub(super) fn compare_claims(&self, owner: NodeKey, claimant: NodeKey, epochs: Epochs) -> Ordering {
+        let is_of_shard = self.nodes[owner].shard_id == self.nodes[claimant].shard_id;
+        let counted = |key: NodeKey, epochs: Epochs| {
+            if is_of_shard || self.is_deposed(key, epochs) { epochs.agreed } else { epochs.config }
+        };
+        counted(owner, self.nodes[owner].epochs).cmp(&counted(claimant, epochs))
     }
 
-    /// Whether a claim that the sender makes, for itself or its master, is older than that of a slot's owner.
-    pub(super) fn is_claim_older(&self, sender: NodeKey, header: &Header, owner: NodeKey) -> bool {
-        let is_of_shard = self.nodes[sender].shard_id == self.nodes[owner].shard_id;
-        self.epoch_against(owner, sender) > if is_of_shard { header.agreed_epoch } else { header.config_epoch }
+    /// Whether a node that has an epoch of its own has been replaced in its shard since one was agreed on. Its slots may have gone on
+    /// to other shards, which that epoch must not beat either.
+    fn is_deposed(&self, key: NodeKey, epochs: Epochs) -> bool {
+        let shard = self.nodes[key].shard_id;
+        let is_heir = |n: &Node| n.is_master() && n.shard_id == shard && n.epochs.agreed > epochs.agreed;
+        epochs.are_own() && self.nodes.iter().any(|(other, n)| other != key && is_heir(n))
+    }
+
+    /// Those who own some of these slots and have not stopped claiming them, each with the first of these that it owns; in the order
+    /// of those.
+    pub(super) fn claimed_owners(&self, slots: &SlotSet) -> impl Iterator<Item = (Slot, NodeKey)> {
+        let mut left = slots.without(&self.unclaimed);
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            loop {
+                let slot = left.first_within(from, SLOT_COUNT as Slot - 1)?;
+                from = slot + 1;
+                if let Some(owner) = self.owner[usize::from(slot)] {
+                    left.remove_all(&self.nodes[owner].slots);
+                    return Some((slot, owner));
+                }
+            }
+        })
     }
 
     /// Who owns, by a greater epoch, a slot that the sender claims for itself or its master.
@@ -247,10 +271,8 @@ impl Cluster {
         if self.nodes[key].slots == header.slots {
             return None;
         }
-        header.slots.iter().find_map(|slot| {
-            let owner = self.claimed_owner(slot)?;
-            (owner != key && self.is_claim_older(key, header, owner)).then_some(owner)
-        })
+        let mut owners = self.claimed_owners(&header.slots).map(|(_, owner)| owner);
+        owners.find(|owner| *owner != key && self.compare_claims(*owner, key, header.epochs).is_gt())
     }
 
     pub(super) fn send_update(&mut self, to: NodeKey, about: NodeKey, env: &Env) {
@@ -258,21 +280,26 @@ impl Cluster {
             return;
         };
         let owner = &self.nodes[about];
-        let body = Body::Update {
-            config_epoch: owner.config_epoch,
-            agreed_epoch: owner.agreed_epoch,
-            node: owner.id,
-            slots: owner.slots.without(&self.unclaimed),
-        };
+        let body = Body::Update { epochs: owner.epochs, node: owner.id, slots: owner.slots.without(&self.unclaimed) };
         self.send(link, &body, 0, env);
     }
 
     /// Processes an UPDATE: another node tells us of a newer owner.
-    pub(super) fn on_update(&mut self, about: NodeKey, epochs: Epochs, slots: &SlotSet, env: &Env) {
+    pub(super) fn on_update(&mut self, header: &Header, about: NodeId, epochs: Epochs, slots: &SlotSet, env: &Env) {
+        let Some(about) = self.nodes.find(&about) else { return };
+        let known = &self.nodes[about];
+        // A node that does not know of agreed epochs cannot say whether one is that.
+        let is_unsaid = !header.is_ours && known.is_ours;
+        let agreed = if is_unsaid { known.epochs.agreed.min(epochs.config) } else { epochs.agreed };
+        self.take_in_owner(about, Epochs { agreed, ..epochs }, slots, env);
+    }
+
+    /// Takes in what another node says of an owner of slots.
+    pub(super) fn take_in_owner(&mut self, about: NodeKey, epochs: Epochs, slots: &SlotSet, env: &Env) {
         if self.myself().replica_of == Some(about) {
-            self.note_epoch_to_beat(epochs.config, epochs.config > self.nodes[about].config_epoch);
+            self.note_epoch_to_beat(epochs.config, epochs.config > self.nodes[about].epochs.config);
         }
-        let known = self.nodes[about].epochs();
+        let known = self.nodes[about].epochs;
         if epochs.config <= known.config && epochs.agreed <= known.agreed {
             return;
         }
@@ -309,36 +336,27 @@ impl Cluster {
     /// last slot from us, or from our master, we follow who was elected in that place, or else the claimant.
     fn take_in_claim(&mut self, claimant: NodeKey, epochs: Epochs, claimed: &SlotSet, env: &Env) {
         let mine = if self.is_master() { Some(self.myself) } else { self.myself().replica_of };
-        // Those that the claimant gets, and of these those that another node had.
-        let (mut gained, mut taken) = (SlotSet::default(), SlotSet::default());
+        let had = &self.nodes[claimant].slots;
+        let (kept, given_up) = (had.common(claimed), had.without(claimed));
+        let mut gained = claimed.without(had);
+        // What we have let a node take is its own, whatever has become of our epoch since.
         let granted = self.granted_to(claimant);
-        // No other slots are concerned; many nodes claim few each.
-        let concerned = claimed.with(&self.nodes[claimant].slots);
-        for slot in concerned.iter() {
-            let owner = self.owner[usize::from(slot)];
-            if !claimed.contains(slot) {
-                if owner == Some(claimant) {
-                    self.unclaimed.insert(slot);
-                }
-                continue;
-            }
-            if owner == Some(claimant) {
-                self.unclaimed.remove(slot);
-                continue;
-            }
-            let stands = self.claimed_owner(slot).is_some_and(|owner| {
-                let is_of_shard = self.nodes[owner].shard_id == self.nodes[claimant].shard_id;
-                self.epoch_against(owner, claimant) >= if is_of_shard { epochs.agreed } else { epochs.config }
-            });
-            // What we have let a node take is its own, whatever has become of our epoch since.
-            if stands && !granted.contains(slot) || self.settle_import(slot, claimant) {
-                continue;
-            }
-            gained.insert(slot);
-            if owner.is_some() {
-                taken.insert(slot);
+        let mut stand = SlotSet::default();
+        for (_, owner) in self.claimed_owners(&gained) {
+            if self.compare_claims(owner, claimant, epochs).is_ge() {
+                stand = stand.with(&self.nodes[owner].slots.without(&granted).without(&self.unclaimed));
             }
         }
+        gained.remove_all(&stand);
+        let imported: Vec<Slot> = self.importing.keys().copied().filter(|slot| gained.contains(*slot)).collect();
+        for slot in imported {
+            if self.settle_import(slot, claimant) {
+                gained.remove(slot);
+            }
+        }
+        self.unclaimed = self.unclaimed.with(&given_up).without(&kept);
+        // Those of them that another node had.
+        let taken: SlotSet = gained.iter().filter(|slot| self.owner[usize::from(*slot)].is_some()).collect();
         let taken_from_mine = mine.map_or_else(SlotSet::default, |mine| taken.common(&self.nodes[mine].slots));
         let dirty = (env.slots_with_keys)(&taken_from_mine);
         self.leftovers = self.leftovers.with(&dirty);
@@ -390,7 +408,7 @@ impl Cluster {
         let shard = self.nodes[master?].shard_id;
         let others = self.nodes.iter().filter(|(key, _)| *key != self.myself && Some(*key) != master);
         let heirs = others.filter(|(_, n)| n.is_voter() && n.shard_id == shard);
-        heirs.max_by_key(|(_, n)| (n.agreed_epoch, n.id)).map(|(key, _)| key)
+        heirs.max_by_key(|(_, n)| (n.epochs.agreed, n.id)).map(|(key, _)| key)
     }
 
     /// Follows the master of our master, if that is a replica. It may have become one without losing a slot to another node,
@@ -416,8 +434,8 @@ impl Cluster {
         let (me, node) = (self.myself(), &self.nodes[key]);
         let collides = me.is_master()
             && node.is_master()
-            && header.config_epoch == me.config_epoch
-            && node.config_epoch == me.config_epoch;
+            && header.epochs.config == me.epochs.config
+            && node.epochs.config == me.epochs.config;
         // Nor while another node may take slots of ours under an epoch of its own.
         if !collides || node.id <= me.id || self.has_granted() || !self.begin_epoch() {
             return;
@@ -428,7 +446,7 @@ impl Cluster {
             self.nodes[key].human_name,
             self.current_epoch
         );
-        self.nodes[self.myself].config_epoch = self.current_epoch;
+        self.nodes[self.myself].epochs.config = self.current_epoch;
         self.own_epoch_ms = i64::MAX;
         self.save_synced();
         self.todo.announce = true;
@@ -509,7 +527,7 @@ impl Cluster {
     /// another at this moment. Returns whether it did. Two nodes
     /// that do this at the same time collide, which is resolved later; only for what an operator orders.
     pub(super) fn bump_epoch(&mut self) -> bool {
-        let epoch = self.myself().config_epoch;
+        let epoch = self.myself().epochs.config;
         if epoch != 0 && epoch == self.greatest_epoch() || self.has_granted() {
             return false;
         }
@@ -521,7 +539,7 @@ impl Cluster {
     pub(super) fn take_epoch(&mut self, more: u64) {
         // The greatest number cannot be exceeded, so it is shared.
         self.current_epoch = self.greatest_epoch().saturating_add(more);
-        self.nodes[self.myself].config_epoch = self.current_epoch;
+        self.nodes[self.myself].epochs.config = self.current_epoch;
         self.own_epoch_ms = i64::MAX;
         log::info!("New configEpoch set to {}", self.current_epoch);
         self.save_synced();
@@ -569,7 +587,7 @@ impl Cluster {
 
     /// The greatest epoch known.
     pub(super) fn greatest_epoch(&self) -> u64 {
-        self.nodes.iter().map(|(_, n)| n.config_epoch).max().unwrap_or(0).max(self.current_epoch)
+        self.nodes.iter().map(|(_, n)| n.epochs.config).max().unwrap_or(0).max(self.current_epoch)
     }
 
     /// After loading the data set: slots that nobody owns become ours if they have keys; slots of others that have keys
@@ -691,8 +709,7 @@ mod tests {
     fn hears_replica(c: &mut Cluster, sender: char, config_epoch: u64, (now_ms, answers_ms): (i64, Option<i64>)) {
         use super::super::wire::{self, Body, PacketType};
         let header = Header {
-            config_epoch,
-            agreed_epoch: config_epoch,
+            epochs: Epochs::agreed_on(config_epoch),
             ..node(sender, ClusterConfig::default()).header(0, &Env::at(NOW_MS))
         };
         assert!(header.replica_of.is_some());
@@ -717,7 +734,7 @@ mod tests {
         let elected = || {
             let mut c = node('a', ClusterConfig::default());
             let heir = c.nodes.find(&id('c')).unwrap();
-            c.on_update(heir, Epochs::agreed_on(6), &(0..999).collect(), &Env::at(NOW_MS));
+            c.take_in_owner(heir, Epochs::agreed_on(6), &(0..999).collect(), &Env::at(NOW_MS));
             (c, heir)
         };
         let (mut c, heir) = elected();
@@ -748,13 +765,13 @@ mod tests {
             if is_told_by_replaced {
                 let header = node('b', ClusterConfig::default()).header(0, &env);
                 let header =
-                    Header { config_epoch: 7, agreed_epoch: 7, replica_of: Some(id('c')), slots: claimed, ..header };
+                    Header { epochs: Epochs::agreed_on(7), replica_of: Some(id('c')), slots: claimed, ..header };
                 c.take_in_role(other, &header, &env);
             } else {
-                c.on_update(gone, Epochs::agreed_on(7), &claimed, &env);
+                c.take_in_owner(gone, Epochs::agreed_on(7), &claimed, &env);
             }
             assert!(c.nodes[gone].is_voter() && c.nodes[gone].shard_id == shard);
-            c.on_update(heir, Epochs::agreed_on(6), &(0..1000).collect(), &env);
+            c.take_in_owner(heir, Epochs::agreed_on(6), &(0..1000).collect(), &env);
             assert_eq!((followed(&c), c.nodes[heir].shard_id), (Some(id('d')), c.myself().shard_id));
         }
     }

@@ -144,8 +144,8 @@ pub(crate) struct Header {
     pub(crate) bus_port: u16,
     /// The cluster's epoch, as the sender knows it.
     pub(crate) current_epoch: u64,
-    /// The config epoch of the sender, or of its master if it is a replica.
-    pub(crate) config_epoch: u64,
+    /// Those of the sender, or of its master if it is a replica. Of a node that does not say what was agreed on, all was.
+    pub(crate) epochs: Epochs,
     /// Replication offset, bytes: written by a master, processed by a replica.
     pub(crate) offset: u64,
     pub(crate) sender: NodeId,
@@ -162,8 +162,6 @@ pub(crate) struct Header {
     pub(crate) mflags: u8,
     /// The sender is one of ours, neither a Redis nor a Valkey.
     pub(crate) is_ours: bool,
-    /// See [`super::node::Node::agreed_epoch`]; of nodes that do not say, their config epoch.
-    pub(crate) agreed_epoch: u64,
 }
 
 /// What a PING, PONG or MEET says about a third node.
@@ -228,9 +226,8 @@ pub(crate) enum Body<'a> {
     AuthAck,
     /// A newer owner of slots.
     Update {
-        /// The owner's config epoch, and the agreed one: see [`super::node::Node::agreed_epoch`].
-        config_epoch: u64,
-        agreed_epoch: u64,
+        /// The owner's.
+        epochs: Epochs,
         node: NodeId,
         /// The slots it owns.
         slots: SlotSet,
@@ -389,8 +386,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
         Some(PacketType::Update) => {
             exactly(HEADER_LEN + UPDATE_LEN)?;
             Body::Update {
-                config_epoch: be64(data, 0),
-                agreed_epoch: agreed_epoch(bytes, MFLAG_OWN_EPOCH_TOLD, AT_AGREED_EPOCH_TOLD, be64(data, 0)),
+                epochs: epochs(bytes, be64(data, 0), MFLAG_OWN_EPOCH_TOLD, AT_AGREED_EPOCH_TOLD),
                 node: node_id(bytes, HEADER_LEN + 8)?,
                 slots: slot_set(data, 8 + NodeId::LEN),
             }
@@ -408,15 +404,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Packet<'_>, WireError> {
     Ok(Packet { header: decode_header(bytes)?, body })
 }
 
-impl Header {
-    pub(crate) fn epochs(&self) -> Epochs {
-        Epochs { config: self.config_epoch, agreed: self.agreed_epoch }
-    }
-}
-
-fn agreed_epoch(b: &[u8], flag: u8, at: usize, config_epoch: u64) -> u64 {
-    let is_own = b[AT_SECOND_MFLAGS] & (MFLAG_OURS | flag) == MFLAG_OURS | flag;
-    if is_own { be64(b, at).min(config_epoch) } else { config_epoch }
+/// A config epoch, with the agreed one where a flag tells that there is another one.
+fn epochs(b: &[u8], config: u64, flag: u8, at: usize) -> Epochs {
+    let are_own = b[AT_SECOND_MFLAGS] & (MFLAG_OURS | flag) == MFLAG_OURS | flag;
+    Epochs { config, agreed: if are_own { be64(b, at).min(config) } else { config } }
 }
 
 fn decode_header(b: &[u8]) -> Result<Header, WireError> {
@@ -430,7 +421,7 @@ fn decode_header(b: &[u8]) -> Result<Header, WireError> {
         second_port: be16(b, AT_SECOND_PORT),
         bus_port: be16(b, AT_BUS_PORT),
         current_epoch: be64(b, AT_CURRENT_EPOCH),
-        config_epoch: be64(b, AT_CONFIG_EPOCH),
+        epochs: epochs(b, be64(b, AT_CONFIG_EPOCH), MFLAG_OWN_EPOCH, AT_AGREED_EPOCH),
         offset: be64(b, AT_OFFSET),
         sender: node_id(b, AT_SENDER)?,
         slots: slot_set(b, AT_SLOTS),
@@ -440,7 +431,6 @@ fn decode_header(b: &[u8]) -> Result<Header, WireError> {
         state_ok: b[AT_STATE] == 0,
         mflags: b[AT_MFLAGS],
         is_ours: b[AT_SECOND_MFLAGS] & MFLAG_OURS != 0,
-        agreed_epoch: agreed_epoch(b, MFLAG_OWN_EPOCH, AT_AGREED_EPOCH, be64(b, AT_CONFIG_EPOCH)),
     })
 }
 
@@ -520,7 +510,7 @@ pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_LEN + room);
     out.resize(HEADER_LEN, 0);
     let mut mflags = header.mflags & !MFLAG_EXTENSIONS;
-    let mut agreed_epoch_told = None;
+    let mut told = None;
     let (packet_type, count, extension_count) = match body {
         Body::Ping { kind, gossip, extensions } => {
             for g in gossip {
@@ -546,9 +536,9 @@ pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
         }
         Body::AuthRequest => (PacketType::AuthRequest as u16, 0, 0),
         Body::AuthAck => (PacketType::AuthAck as u16, 0, 0),
-        Body::Update { config_epoch, agreed_epoch, node, slots } => {
-            agreed_epoch_told = Some(*agreed_epoch).filter(|agreed| agreed < config_epoch);
-            out.extend_from_slice(&config_epoch.to_be_bytes());
+        Body::Update { epochs, node, slots } => {
+            told = Some(*epochs);
+            out.extend_from_slice(&epochs.config.to_be_bytes());
             out.extend_from_slice(node.as_bytes());
             out.extend_from_slice(&slots.to_bytes());
             (PacketType::Update as u16, 0, 0)
@@ -563,18 +553,20 @@ pub(crate) fn encode(header: &Header, body: &Body<'_>) -> Vec<u8> {
         }
         Body::Unknown(number) => (*number, 0, 0),
     };
-    encode_header(&mut out, header, (packet_type, count, extension_count), (mflags, agreed_epoch_told));
+    encode_header(&mut out, header, (packet_type, count, extension_count), (mflags, told));
     out
 }
 
-/// Fills in the header of a packet that is there as a whole but for that: its type, and how many entries and extensions it has.
+/// Fills in the header of a packet that is there as a whole but for that: its type, how many entries and extensions it has, and the
+/// epochs that it tells of another node.
 fn encode_header(
     out: &mut [u8],
     header: &Header,
     (packet_type, count, extension_count): (u16, usize, usize),
-    (mflags, agreed_epoch_told): (u8, Option<u64>),
+    (mflags, told): (u8, Option<Epochs>),
 ) {
     let total: u32 = fit(out.len());
+    header.slots.write_to(&mut out[AT_SLOTS..AT_SLOTS + SLOT_BYTES]);
     let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, SIGNATURE);
     put(AT_LENGTH, &total.to_be_bytes());
@@ -583,10 +575,9 @@ fn encode_header(
     put(AT_TYPE, &packet_type.to_be_bytes());
     put(AT_COUNT, &fit::<u16>(count).to_be_bytes());
     put(AT_CURRENT_EPOCH, &header.current_epoch.to_be_bytes());
-    put(AT_CONFIG_EPOCH, &header.config_epoch.to_be_bytes());
+    put(AT_CONFIG_EPOCH, &header.epochs.config.to_be_bytes());
     put(AT_OFFSET, &header.offset.to_be_bytes());
     put(AT_SENDER, header.sender.as_bytes());
-    put(AT_SLOTS, &header.slots.to_bytes());
     if let Some(master) = &header.replica_of {
         put(AT_REPLICA_OF, master.as_bytes());
     }
@@ -598,13 +589,13 @@ fn encode_header(
     put(AT_STATE, &[u8::from(!header.state_ok)]);
     put(AT_MFLAGS, &[mflags]);
     let mut second_mflags = if header.is_ours { MFLAG_OURS } else { 0 };
-    if header.agreed_epoch < header.config_epoch {
-        second_mflags |= MFLAG_OWN_EPOCH;
-        put(AT_AGREED_EPOCH, &header.agreed_epoch.to_be_bytes());
-    }
-    if let Some(agreed_epoch) = agreed_epoch_told {
-        second_mflags |= MFLAG_OWN_EPOCH_TOLD;
-        put(AT_AGREED_EPOCH_TOLD, &agreed_epoch.to_be_bytes());
+    let all =
+        [(Some(header.epochs), MFLAG_OWN_EPOCH, AT_AGREED_EPOCH), (told, MFLAG_OWN_EPOCH_TOLD, AT_AGREED_EPOCH_TOLD)];
+    for (epochs, flag, at) in all {
+        if let Some(epochs) = epochs.filter(|epochs| epochs.are_own()) {
+            second_mflags |= flag;
+            put(at, &epochs.agreed.to_be_bytes());
+        }
     }
     put(AT_SECOND_MFLAGS, &[second_mflags]);
 }
@@ -710,7 +701,7 @@ pub(super) mod tests {
             second_port: 0,
             bus_port: 17000,
             current_epoch: 9,
-            config_epoch: 3,
+            epochs: Epochs { config: 3, agreed: 2 },
             offset: 1234,
             sender: id(1),
             slots: (0..100).collect(),
@@ -720,7 +711,6 @@ pub(super) mod tests {
             state_ok: false,
             mflags: MFLAG_PAUSED,
             is_ours: true,
-            agreed_epoch: 2,
         }
     }
 
@@ -730,8 +720,7 @@ pub(super) mod tests {
         assert_eq!(encode(&h, &Body::AuthRequest).len(), 2256);
         assert_eq!(encode(&h, &Body::Fail(id(3))).len(), 2296);
         assert_eq!(
-            encode(&h, &Body::Update { config_epoch: 1, agreed_epoch: 1, node: id(3), slots: SlotSet::default() })
-                .len(),
+            encode(&h, &Body::Update { epochs: Epochs::agreed_on(1), node: id(3), slots: SlotSet::default() }).len(),
             4352
         );
         let ping = Body::Ping { kind: PacketType::Ping, gossip: vec![], extensions: vec![Extension::ShardId(id(4))] };
@@ -853,7 +842,7 @@ pub(super) mod tests {
                 second_port: n.1,
                 bus_port: n.2,
                 current_epoch: n.3,
-                config_epoch: n.4,
+                epochs: Epochs { config: n.4, agreed: if n.7 { n.4.min(n.3) } else { n.4 } },
                 offset: n.5,
                 sender,
                 slots: slots.into_iter().collect(),
@@ -863,7 +852,6 @@ pub(super) mod tests {
                 state_ok: n.7,
                 mflags,
                 is_ours: n.7,
-                agreed_epoch: if n.7 { n.4.min(n.3) } else { n.4 },
             })
     }
 
@@ -888,7 +876,7 @@ pub(super) mod tests {
                                           b in proptest::collection::vec(any::<u8>(), 0..200)) {
             for body in [
                 Body::Fail(node), Body::AuthRequest, Body::AuthAck, Body::MfStart, Body::Unknown(300),
-                Body::Update { config_epoch: epoch, agreed_epoch: if h.is_ours { epoch / 2 } else { epoch }, node, slots: (5..900).collect() },
+                Body::Update { epochs: Epochs { config: epoch, agreed: if h.is_ours { epoch / 2 } else { epoch } }, node, slots: (5..900).collect() },
                 Body::Publish { sharded, channel: &a, message: &b },
                 Body::Module { module_id: epoch, kind, payload: &a },
             ] {

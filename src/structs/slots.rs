@@ -75,9 +75,14 @@ impl SlotSet {
     /// The bitmap, as packets have it.
     pub(crate) fn to_bytes(&self) -> [u8; SLOT_BYTES] {
         let mut out = [0; SLOT_BYTES];
+        self.write_to(&mut out);
+        out
+    }
+
+    /// Writes the bitmap to where there are zeros.
+    pub(crate) fn write_to(&self, out: &mut [u8]) {
         let all = out.as_chunks_mut().0.iter_mut().skip(self.skipped);
         all.zip(&self.words).for_each(|(to, word)| *to = word.to_le_bytes());
-        out
     }
 
     fn word(&self, at: usize) -> u64 {
@@ -147,10 +152,17 @@ impl SlotSet {
         self.words.iter().all(|word| *word == 0)
     }
 
+    /// Takes the slots of `other` out.
+    pub(crate) fn remove_all(&mut self, other: &SlotSet) {
+        let start = self.skipped.max(other.skipped);
+        let mine = self.words.iter_mut().skip(start - self.skipped);
+        mine.zip(other.words.iter().skip(start - other.skipped)).for_each(|(word, out)| *word &= !out);
+    }
+
     /// The set without the slots of `other`.
     pub(crate) fn without(&self, other: &SlotSet) -> SlotSet {
         let mut out = self.clone();
-        out.words.iter_mut().enumerate().for_each(|(index, word)| *word &= !other.word(self.skipped + index));
+        out.remove_all(other);
         out
     }
 

@@ -410,12 +410,12 @@ mod tests {
         // It was won, as the voter hears, but not the owner of the record.
         let mut owner = proposed();
         let slots = voter.nodes[master].slots.clone();
-        voter.on_update(heir, crate::cluster::node::Epochs::agreed_on(10), &slots, &Env::at(NOW_MS));
+        voter.take_in_owner(heir, crate::cluster::node::Epochs::agreed_on(10), &slots, &Env::at(NOW_MS));
         accepts(&mut replaced, &mut owner, &newer);
         accepts(&mut voter, &mut owner, &newer);
         assert!(!stands(&owner));
         let heir = key_of(&owner, 'f');
-        owner.on_update(heir, crate::cluster::node::Epochs::agreed_on(10), &slots, &Env::at(NOW_MS));
+        owner.take_in_owner(heir, crate::cluster::node::Epochs::agreed_on(10), &slots, &Env::at(NOW_MS));
         accepts(&mut voter, &mut owner, &newer);
         assert!(!stands(&owner), "the one that was replaced is no voter");
     }

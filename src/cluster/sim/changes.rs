@@ -358,7 +358,7 @@ fn an_epoch_that_nobody_heard_of_does_not_beat_an_election() {
         let (slot, before) =
             (sim.cluster(old).myself().slots.iter().next().expect("a master"), sim.cluster(old).current_epoch());
         sim.step(old, |c, _| assert!(c.bump_my_epoch().0));
-        assert!(sim.cluster(old).myself().config_epoch > before);
+        assert!(sim.cluster(old).myself().epochs.config > before);
         sim.run_for(200);
         sim.blocked.extend(cut.iter().map(|way| (*way, 0)));
         sim.note_cuts();
@@ -389,18 +389,65 @@ fn an_epoch_that_nobody_heard_of_does_not_beat_an_election() {
     }
 }
 
+/// Nor does it bring back a slot that the heir has given to another shard since.
+#[test]
+fn an_epoch_that_nobody_heard_of_does_not_beat_who_has_a_slot_from_the_heir() {
+    for seed in tests::seeds(8) {
+        let mut sim = Sim::with_copies(seed, 3, 2, 1000, 1);
+        sim.disk(durable::Disk::Keeps);
+        sim.until_confirmable(10_000);
+        let (old, count) = (sim.rng.usize(0..3), sim.nodes.len());
+        let slot = sim.slots_written().find(|slot| sim.cluster(old).myself().slots.contains(*slot)).expect("a master");
+        let others = || (0..count).filter(|no| *no != old);
+        sim.blocked.extend(others().flat_map(|no| [((old, no), 0), ((no, old), 0)]));
+        sim.note_cuts();
+        sim.step(old, |c, _| c.take_epoch(4));
+        sim.until_served(slot, old, 10_000);
+        if seed % 4 < 3 {
+            sim.until_confirmable(10_000);
+        }
+        let owns = |(_, c): &(NodeNo, &Cluster)| c.owner_of(slot) == Some(c.my_key());
+        let heir = sim.alive().filter(|(no, _)| *no != old).find(owns).map(|(no, _)| no).expect("it is served");
+        let to = (old + 1 + sim.rng.usize(0..2)) % 3;
+        let ids = [heir, to].map(|no| id_of(sim.cluster(no)));
+        sim.run_until("the target knows the heir", 5000, |sim| {
+            let c = sim.cluster(to);
+            c.find(&ids[0]).is_some_and(|key| c.owner_of(slot) == Some(key))
+        });
+        sim.moving = Some(Move { slot, from: heir, to, step: Step::Begin });
+        sim.changes.moved.insert(slot);
+        assert!(matches!(sim.copy_slot(slot, heir, to), Step::Copied(_)), "seed {seed}");
+        for no in [to, heir] {
+            assert!(sim.set_slot(no, slot, |id| SetSlot::Node(id), ids[1]), "seed {seed}");
+        }
+        sim.moving = None;
+        let epoch = sim.cluster(to).myself().epochs.config;
+        assert!(epoch < sim.cluster(old).myself().epochs.config, "seed {seed}: {epoch}");
+        sim.run_for(2000);
+        sim.blocked.clear();
+        sim.note_cuts();
+        sim.settle();
+        for (no, c) in sim.alive() {
+            let owner = c.owner_of(slot).map(|key| c.node(key).id);
+            assert_eq!(owner, Some(sim.cluster(to).myself().id), "seed {seed}: as node {no} sees it");
+        }
+        sim.until_confirmable(10_000);
+        sim.check_all_data();
+    }
+}
+
 /// One that a majority hears of counts at once, and for good.
 #[test]
 fn an_epoch_that_a_majority_knows_is_agreed_on() {
     let mut sim = Sim::new(1, 3, 1, 1000);
     sim.step(0, |c, _| assert!(c.bump_my_epoch().0));
-    let (id, epoch) = (id_of(sim.cluster(0)), sim.cluster(0).myself().config_epoch);
-    assert!(sim.cluster(0).myself().agreed_epoch < epoch);
+    let (id, epoch) = (id_of(sim.cluster(0)), sim.cluster(0).myself().epochs.config);
+    assert!(sim.cluster(0).myself().epochs.agreed < epoch);
     assert!(sim.cluster(0).nodes_conf().contains(&format!(" agreedEpochs {}:1", String::from_utf8_lossy(&id))));
     sim.run_for(1000);
     for (no, c) in sim.alive() {
         let n = c.node(c.find(&id).expect("they know each other"));
-        assert_eq!((n.config_epoch, n.agreed_epoch), (epoch, epoch), "as node {no} sees it");
+        assert_eq!((n.epochs.config, n.epochs.agreed), (epoch, epoch), "as node {no} sees it");
     }
     assert!(!sim.cluster(0).nodes_conf().contains("agreedEpochs"));
 }

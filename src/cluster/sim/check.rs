@@ -44,7 +44,7 @@ impl Sim {
         let writes = self.takes_writes(no);
         let Some(c) = &self.nodes[no].cluster else { return true };
         let (me, large) = (c.myself(), self.is_large());
-        let serving = (writes, me.slot_count, me.config_epoch);
+        let serving = (writes, me.slot_count, me.epochs.config);
         std::mem::replace(&mut self.nodes[no].serving, serving) == serving && large && !self.steps.is_multiple_of(199)
     }
 
@@ -61,7 +61,7 @@ impl Sim {
         assert!(c.last_vote_epoch() >= node.last_vote_epoch, "seed {seed}: lastVoteEpoch went back");
         assert!(c.current_epoch() >= node.current_epoch, "seed {seed}: currentEpoch went back");
         if me.is_master() && node.my_epoch.0 == me.id {
-            assert!(me.config_epoch >= node.my_epoch.1, "seed {seed}: configEpoch went back");
+            assert!(me.epochs.config >= node.my_epoch.1, "seed {seed}: configEpoch went back");
         }
 
         if as_before {
@@ -104,9 +104,9 @@ impl Sim {
         }
 
         // No slot is served by two masters in one epoch, not even at different times.
-        let changed = node.my_epoch != (me.id, me.agreed_epoch);
+        let changed = node.my_epoch != (me.id, me.epochs.agreed);
         let serves = me.is_master() && me.slot_count > 0;
-        let (id, epoch) = (me.id, me.agreed_epoch);
+        let (id, epoch) = (me.id, me.epochs.agreed);
         if serves && (changed || self.steps.is_multiple_of(64)) {
             // An operator's epochs are not agreed on.
             let slots = me.slots.without(&self.changes.moved);
@@ -162,7 +162,7 @@ impl Sim {
         let mut roles: Vec<(NodeId, bool, Option<NodeId>)> = Vec::new();
         for (_, c) in self.alive() {
             let me = c.myself();
-            if me.is_voter() && !epochs.insert(me.config_epoch) {
+            if me.is_voter() && !epochs.insert(me.epochs.config) {
                 return false;
             }
             roles.push((me.id, me.is_master(), me.replica_of.map(|m| c.node(m).id)));

@@ -453,7 +453,7 @@ fn nothing_acknowledged_is_lost_in_a_moment(seed: u64) -> u64 {
     sim.disk(if seed.is_multiple_of(3) { Disk::Keeps } else { Disk::Loses });
     sim.until_confirmable(30_000);
     sim.set_rates(0.06);
-    (sim.haste, sim.replicate_ms) = (4, 25);
+    (sim.haste, sim.replicate_ms) = (4, 40);
     sim.start_faults();
     sim.run_for(6000);
     sim.end_faults();

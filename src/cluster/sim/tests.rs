@@ -356,7 +356,7 @@ fn a_replica_learns_from_voters_which_epoch_to_beat() {
         let mut sim = Sim::new(seed, 3, 1, 2000);
         let known = |sim: &Sim, no: NodeNo| {
             let c = sim.cluster(no);
-            c.node(c.find(sim.cluster(0).myself().id.as_bytes()).unwrap()).config_epoch
+            c.node(c.find(sim.cluster(0).myself().id.as_bytes()).unwrap()).epochs.config
         };
         sim.blocked.insert((0, 3), 1);
         sim.note_cuts();
@@ -367,7 +367,7 @@ fn a_replica_learns_from_voters_which_epoch_to_beat() {
             sim.step(0, |c, _| assert!(c.bump_my_epoch().0));
             sim.run_for(20);
         }
-        assert_eq!(known(&sim, 1), sim.cluster(0).myself().config_epoch, "announced at once");
+        assert_eq!(known(&sim, 1), sim.cluster(0).myself().epochs.config, "announced at once");
         assert!(known(&sim, 3) < known(&sim, 1));
         sim.crash(0);
         let ms = sim.until_served(0, 0, 10_000);

@@ -695,8 +695,8 @@ impl Cluster {
 
     /// Goes on with all jobs. To be called before the loop sleeps, when everything that was executed is in the streams.
     pub(crate) fn advance_slot_migrations(&mut self, env: &Env) {
-        if self.jobs.epoch.0 != self.myself().config_epoch {
-            self.jobs.epoch = (self.myself().config_epoch, env.now_ms);
+        if self.jobs.epoch.0 != self.myself().epochs.config {
+            self.jobs.epoch = (self.myself().epochs.config, env.now_ms);
         }
         for at in 0..self.jobs.list.len() {
             let job = &self.jobs.list[at];

@@ -47,7 +47,7 @@ fn slots_come_to_the_target_that_asks_for_them() {
     pair.run(2000);
     pair.check_settled("as planned");
     assert_eq!((pair.owner(Source), states(&pair)), ("b", ("completed", "completed")));
-    assert!(pair.nodes[1].myself().config_epoch >= 2 && pair.deleted.is_empty());
+    assert!(pair.nodes[1].myself().epochs.config >= 2 && pair.deleted.is_empty());
     let propagated: Vec<String> = pair.propagated.iter().map(|text| String::from_utf8(text.clone()).unwrap()).collect();
     assert!(propagated[0].starts_with("CLUSTER SYNCSLOTS ESTABLISH NAME "), "{propagated:?}");
     assert!(propagated[1].starts_with("CLUSTER SYNCSLOTS FINISH STATE SUCCESS NAME "), "{propagated:?}");

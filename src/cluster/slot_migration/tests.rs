@@ -312,11 +312,11 @@ impl Pair {
             // Who claims what another has by a greater epoch is told so.
             let owner = header.slots.iter().find_map(|slot| {
                 let owner = &node.nodes[node.claimed_owner(slot)?];
-                (owner.config_epoch > header.config_epoch).then(|| (owner.id, owner.epochs(), owner.slots.clone()))
+                (owner.epochs.config > header.epochs.config).then(|| (owner.id, owner.epochs, owner.slots.clone()))
             });
             if let Some((id, epochs, slots)) = owner {
                 let about = self.nodes[from].find(id.as_bytes()).unwrap();
-                self.nodes[from].on_update(about, epochs, &slots, &env);
+                self.nodes[from].take_in_owner(about, epochs, &slots, &env);
             }
         }
     }
@@ -404,7 +404,7 @@ fn slots_go_to_the_target_which_takes_them_under_a_new_epoch() {
     pair.run(1000);
     pair.check_settled("as planned");
     assert_eq!((pair.owner(Source), pair.owner(Target)), ("b", "b"));
-    assert!(pair.nodes[1].myself().config_epoch >= 2 && pair.deleted.is_empty());
+    assert!(pair.nodes[1].myself().epochs.config >= 2 && pair.deleted.is_empty());
     let propagated = String::from_utf8(pair.propagated.concat()).unwrap();
     assert!(propagated.starts_with("CLUSTER SYNCSLOTS FINISH STATE SUCCESS NAME "), "{propagated}");
     // Nothing that was not asked for.
@@ -499,7 +499,7 @@ fn a_target_that_is_lost_after_the_grant_gives_the_slots_back_and_cannot_take_th
     pair.run(1000);
     assert_eq!((pair.owner(Target), pair.state(Source)), ("b", "failover-granted"));
     // It took over and died before anybody heard of it: the cluster finds that it has failed.
-    let lost = pair.nodes[1].myself().config_epoch;
+    let lost = pair.nodes[1].myself().epochs.config;
     let target = pair.nodes[0].find(B.as_bytes()).unwrap();
     pair.nodes[0].nodes[target].flags.set(NodeFlags::FAIL);
     for _ in 0..400 {
@@ -513,7 +513,7 @@ fn a_target_that_is_lost_after_the_grant_gives_the_slots_back_and_cannot_take_th
     pair.now_ms += 50;
     pair.turn(Source);
     assert_eq!((pair.state(Source), pair.owner(Source)), ("failed", "a"));
-    assert!(pair.nodes[0].myself().config_epoch > lost);
+    assert!(pair.nodes[0].myself().epochs.config > lost);
     // It comes back.
     pair.bus = true;
     pair.nodes[0].nodes[target].flags.clear(NodeFlags::FAIL);
@@ -526,13 +526,13 @@ fn a_takeover_is_news_also_where_the_target_had_the_greatest_epoch() {
     let mut pair = Pair::new();
     pair.nodes[1].take_epoch(1);
     pair.run(100);
-    let old = pair.nodes[1].myself().config_epoch;
+    let old = pair.nodes[1].myself().epochs.config;
     // The source hears of it by the third node alone.
     pair.no_bus_between = Some((0, 1));
     pair.begin();
     pair.run(1000);
     pair.check_moved("told by another");
-    assert!(pair.nodes[1].myself().config_epoch > old);
+    assert!(pair.nodes[1].myself().epochs.config > old);
 }
 
 #[test]
@@ -542,7 +542,7 @@ fn the_epoch_of_a_source_stays_while_its_slots_may_be_taken() {
     pair.begin();
     pair.run(300);
     assert_eq!(pair.state(Source), "failover-granted");
-    let epoch = pair.nodes[0].myself().config_epoch;
+    let epoch = pair.nodes[0].myself().epochs.config;
     // The third node has the same one: the source would take another.
     pair.nodes[2].nodes.for_each_mut(|node| {
         if node.id.as_bytes() == C.as_bytes() {
@@ -554,11 +554,11 @@ fn the_epoch_of_a_source_stays_while_its_slots_may_be_taken() {
         node.nodes[third].set_epoch(epoch);
     }
     pair.run(300);
-    assert_eq!((pair.nodes[0].myself().config_epoch, pair.nodes[0].bump_my_epoch()), (epoch, (false, epoch)));
+    assert_eq!((pair.nodes[0].myself().epochs.config, pair.nodes[0].bump_my_epoch()), (epoch, (false, epoch)));
     pair.nodes[1].slot_migration_debug().prevents_failover = false;
     pair.run(500);
     pair.check_moved("then it went on");
-    assert!(pair.nodes[0].myself().config_epoch > epoch, "and the collision was resolved");
+    assert!(pair.nodes[0].myself().epochs.config > epoch, "and the collision was resolved");
 }
 
 #[test]
@@ -713,7 +713,7 @@ fn keys_left_in_slots_that_went_are_known_after_a_restart_and_to_replicas() {
     let deleted = Action::DelKeysInSlots(SlotSet::of_range(SLOT, SLOT));
     let target = pair.nodes[0].find(B.as_bytes()).unwrap();
     let claimed: SlotSet = [SLOT, 100].into_iter().chain(8192..16000).collect();
-    pair.nodes[0].on_update(target, crate::cluster::node::Epochs::agreed_on(9), &claimed, &env);
+    pair.nodes[0].take_in_owner(target, crate::cluster::node::Epochs::agreed_on(9), &claimed, &env);
     assert!(pair.nodes[0].flush(&env).contains(&deleted));
     let text = pair.nodes[0].nodes_conf();
     assert!(text.contains(" leftoverSlots 7-7"), "{text}");
@@ -736,7 +736,7 @@ fn keys_left_in_slots_that_went_are_known_after_a_restart_and_to_replicas() {
     let source = replica.find(A.as_bytes()).unwrap();
     assert_eq!(replica.owner_of(SLOT), Some(source), "{text}");
     let target = replica.find(B.as_bytes()).unwrap();
-    replica.on_update(target, crate::cluster::node::Epochs::agreed_on(10), &claimed, &env);
+    replica.take_in_owner(target, crate::cluster::node::Epochs::agreed_on(10), &claimed, &env);
     assert!(!replica.flush(&env).contains(&deleted), "its master does that");
     replica.replace_my_master(&env);
     assert!(replica.flush(&env).contains(&deleted));

@@ -126,7 +126,7 @@ fn write_node(cluster: &Cluster, key: NodeKey, node: &Node, my_offset: i64, now_
         j.field("master").text(cluster.node(master).id.as_bytes());
         j.field("behind").number((offset(master) - offset(key)).max(0) as f64);
     }
-    j.field("epoch").number(node.config_epoch as f64);
+    j.field("epoch").number(node.epochs.config as f64);
     j.field("slot_count").number(node.slot_count as f64);
     j.field("slots").array(|j| {
         for (first, last) in node.slots.ranges() {
