@@ -119,6 +119,8 @@ struct SimNode {
     /// Whether it took writes after its last step, for how many slots and by which epoch.
     serving: (bool, usize, u64),
     sent: Sent,
+    /// When it could communicate with each other one last, as of the last change; `i64::MAX`: it can.
+    reached_ms: Vec<i64>,
     /// Since when it has been cut off from a majority.
     cut_ms: Option<i64>,
     restarts: u64,
@@ -357,6 +359,7 @@ impl Sim {
             suspects: HashSet::new(),
             serving: (false, 0, 0),
             sent: Sent::default(),
+            reached_ms: Vec::new(),
             cut_ms: None,
             restarts: 0,
         });

@@ -3,12 +3,27 @@
 use super::*;
 
 impl Sim {
-    /// Notes since when each node cannot communicate, in both directions, with a majority of the masters it knows.
+    /// Notes since when each node cannot have communicated, in both directions, with a majority of the masters it knows; with one
+    /// after the other is enough.
     pub(super) fn note_cuts(&mut self) {
-        for no in 0..self.nodes.len() {
-            let Some(c) = &self.nodes[no].cluster else { continue };
-            let since = self.nodes[no].cut_ms;
-            self.nodes[no].cut_ms = if self.is_cut(no, c) { Some(since.unwrap_or(self.now)) } else { None };
+        let (now, count) = (self.now, self.nodes.len());
+        for no in 0..count {
+            let reached: Vec<bool> = (0..count).map(|v| self.passes(no, v) && self.passes(v, no)).collect();
+            let node = &mut self.nodes[no];
+            node.reached_ms.resize(count, now);
+            // Whom it reaches no more it has reached until now.
+            for (last_ms, reached) in node.reached_ms.iter_mut().zip(reached) {
+                *last_ms = if reached { i64::MAX } else { (*last_ms).min(now) };
+            }
+            let node = &self.nodes[no];
+            let Some(c) = node.cluster.as_ref().filter(|c| self.is_cut(no, c)) else {
+                self.nodes[no].cut_ms = None;
+                continue;
+            };
+            let voters = c.nodes().iter().filter(|(_, n)| n.is_voter()).filter_map(|(_, n)| no_of(&n.ip));
+            let mut reached_ms: Vec<i64> = voters.map(|v| node.reached_ms[v]).collect();
+            reached_ms.sort_unstable_by_key(|ms| Reverse(*ms));
+            self.nodes[no].cut_ms = Some(reached_ms[reached_ms.len() / 2]);
         }
     }
 
