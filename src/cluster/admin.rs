@@ -170,6 +170,11 @@ impl Cluster {
             }
             SetSlot::Node(id) => {
                 let key = self.slot_target(id, "Unknown node")?;
+                if key == self.myself && self.importing.contains_key(&slot) && self.has_granted() {
+                    return refuse(
+                        "This node can't take a new epoch while another one takes slots from it. Try again.",
+                    );
+                }
                 self.assign_slot(slot, key, env)?;
             }
         }

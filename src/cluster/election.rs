@@ -20,7 +20,7 @@ mod rivals;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::{Node, NodeFlags, NodeId, NodeKey};
-use super::wire::{Body, Header, MFLAG_FORCE_ACK};
+use super::wire::{Body, Header, MFLAG_FORCE_ACK, MFLAG_NO_LEASE};
 use super::{Cluster, Env, LinkId};
 use rivals::Rival;
 
@@ -30,6 +30,12 @@ const CONTENTION_MS: i64 = 60;
 /// may have no vote left. Doubled each time, at most so often: a new epoch gives up the votes of the last one, and masters with
 /// too little of the processor to keep their leases vote one by one, whenever they have one.
 const OVERTAKEN_MS: i64 = 500;
+/// How soon a voter is asked again in one election.
+const LEAST_REPEAT_MS: i64 = 100;
+/// How long a master that holds clients back, or reaches few others, leaves it to the others to vote about its own place; and for how
+/// many elections one that waits to be replaced for another reason does.
+const OTHERS_VOTE_MS: i64 = 50;
+const OTHERS_ELECTIONS: i64 = 2;
 const MOST_DOUBLINGS: u32 = 4;
 /// How many votes a master remembers besides the greatest epoch.
 const REMEMBERED_VOTES: usize = 4096;
@@ -110,7 +116,8 @@ pub(super) struct Election {
     /// When they were first asked for in this epoch.
     first_asked_ms: i64,
     epoch: u64,
-    votes: BTreeSet<NodeId>,
+    /// Who voted for us, and whether it held a lease.
+    votes: BTreeMap<NodeId, bool>,
     /// The voters that have promised themselves to siblings.
     denied: BTreeSet<NodeId>,
     /// The siblings that have asked for votes since we did.
@@ -150,6 +157,7 @@ impl Cluster {
     /// Schedules, starts, repeats or wins the election, as due.
     pub(super) fn advance_election(&mut self, env: &Env) {
         let now = env.now_ms;
+        self.check_consent(env);
         let manual = self.manual.may_win(now);
         let Some(master) = self.myself().replica_of.filter(|_| self.is_replica()) else {
             self.cant_failover = CantFailover::No;
@@ -192,11 +200,15 @@ impl Cluster {
         let (now, has_rivals) = (env.now_ms, !self.election.rivals.is_empty());
         let is_over = now - self.began_ms() > self.election_ms();
         let may_repeat = has_rivals || self.election.at_ms.is_some_and(|at_ms| now - at_ms <= self.election_ms());
-        if !is_over && self.election.votes.len() >= self.quorum() && self.still_stands() {
+        if !is_over && self.has_majority(master) && self.still_stands() {
             self.win_election(env);
         } else if self.is_in_vain(is_over, env) {
             self.withdraw(env);
         } else if is_over && !has_rivals {
+            // A master that voted for us itself is bound until it hears of it.
+            if self.manual.in_progress() && self.election.withdrawn < self.election.epoch {
+                self.tell_withdrawn(env);
+            }
             self.log_cant_failover(CantFailover::Expired, env);
         } else if is_over || (may_repeat && now >= self.retry_ms()) {
             self.election.retries += 1;
@@ -213,6 +225,19 @@ impl Cluster {
             let reason = if waits_for_support { CantFailover::WaitingSupport } else { CantFailover::WaitingVotes };
             self.log_cant_failover(reason, env);
         }
+    }
+
+    /// Whether the votes are enough. One that was replaced since does not count: who has its place may have voted, too. So may who
+    /// has the place of one that held no lease. That alone elects nobody twice, but with the vote of the master itself it may.
+    fn has_majority(&self, master: NodeKey) -> bool {
+        let is_voter = |id: &NodeId| self.nodes.find(id).is_some_and(|key| self.nodes[key].is_voter());
+        let own = self.nodes[master].id;
+        let others = || self.election.votes.iter().filter(|(id, _)| **id != own && is_voter(id));
+        let with_own = || {
+            self.election.votes.contains_key(&own)
+                && others().filter(|(_, leased)| **leased).count() + 1 >= self.quorum()
+        };
+        others().count() >= self.quorum() || with_own()
     }
 
     /// When the election began that is under way: each epoch is one of its own, as votes count for so long after they were first
@@ -335,7 +360,7 @@ impl Cluster {
     fn show_supporters(&mut self, env: &Env) {
         let votes = &self.election.votes;
         let missing =
-            self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter() && !votes.contains(&n.id));
+            self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter() && !votes.contains_key(&n.id));
         let missing: Vec<NodeKey> = missing.map(|(key, _)| key).collect();
         self.show_evidence(&missing, self.election.epoch, &self.election.supporters.clone(), env);
     }
@@ -371,7 +396,8 @@ impl Cluster {
     }
 
     fn repeat_after_ms(&self) -> i64 {
-        (self.config.node_timeout_ms / 4).max(100)
+        // A master that holds clients back for us may have left it to others first.
+        if self.manual.in_progress() { LEAST_REPEAT_MS } else { (self.config.node_timeout_ms / 4).max(LEAST_REPEAT_MS) }
     }
 
     /// A request or its answer may have been lost with a link. Asking again in the same epoch cannot get a second vote
@@ -393,7 +419,7 @@ impl Cluster {
             }
             self.once_saved(|c| c.show_supporters(env));
         }
-        let links = self.voter_links(|n| !self.election.votes.contains(&n.id));
+        let links = self.voter_links(|n| !self.election.votes.contains_key(&n.id));
         if !links.is_empty() {
             self.once_saved(|c| c.send_request(&links, env));
         }
@@ -404,7 +430,7 @@ impl Cluster {
         let n = &self.nodes[sender];
         // The epoch in the header is the one the vote was given in.
         if n.is_voter() && self.election.asked && header.current_epoch == self.election.epoch {
-            self.election.votes.insert(n.id);
+            self.election.votes.insert(n.id, header.mflags & MFLAG_NO_LEASE == 0);
             self.election.last_vote_ms = env.now_ms;
             self.todo.failover = true;
             self.take_in_grant(sender, self.election.first_asked_ms, env);
@@ -513,6 +539,17 @@ impl Cluster {
         }
         let Some(master) = node.replica_of else { return Err("I don't know its master".into()) };
         let forced = header.mflags & MFLAG_FORCE_ACK != 0;
+        // Who may have our place may vote as well.
+        if !forced && self.vote_is_open(self.myself) {
+            return Err("I have voted for who is to take my own place".into());
+        }
+        if master == self.myself && self.leaves_it_to_others(candidate, env) {
+            return Err("there are others to vote about my own place".into());
+        }
+        if master == self.myself && !self.hands_over_to(candidate) && self.vote_is_open(master) {
+            return Err("I have voted about my own place, and do not know how that ended".into());
+        }
+        let node = &self.nodes[candidate];
         if !self.nodes[master].failed() && !forced {
             return Err("its master is up".into());
         }
@@ -525,7 +562,8 @@ impl Cluster {
         if let Some(left_ms) = self.promise_lasts_ms(master, env).filter(|_| !forced) {
             return Err(format!("its master may serve for {left_ms} milliseconds more"));
         }
-        if !forced && !self.may_vote(env) {
+        let may_vote = if master == self.myself { self.holds_lease(env.now_ms) } else { forced || self.may_vote(env) };
+        if !may_vote {
             return Err("I may have been replaced myself, or have only just been elected".into());
         }
         // The same replica may ask again in a newer epoch: it gets at most one vote of ours in each.
@@ -555,8 +593,26 @@ impl Cluster {
         Ok(master)
     }
 
+    /// Whether a replica of ours that asks for our vote is to wait for those of the others. With our own we are bound until we know
+    /// how the election ended, and masters that all are to be replaced would wait for each other.
+    fn leaves_it_to_others(&mut self, candidate: NodeKey, env: &Env) -> bool {
+        let are_few = self.voters_reached() < self.quorum();
+        let wait_ms = match (self.manual.paused, self.holds_all_clients() || are_few) {
+            (true, true) => 0,
+            (true, false) | (false, true) => OTHERS_VOTE_MS,
+            (false, false) => self.election_ms() * OTHERS_ELECTIONS,
+        };
+        let (id, now_ms) = (self.nodes[candidate].id, env.now_ms);
+        let is_over = |last_ms: i64| now_ms - last_ms > self.election_ms();
+        let known = self.heir_asked.filter(|(asked, _, last_ms)| *asked == id && !is_over(*last_ms));
+        let first_ms = known.map_or(now_ms, |(_, first_ms, _)| first_ms);
+        self.heir_asked = Some((id, first_ms, now_ms));
+        now_ms - first_ms < wait_ms
+    }
+
     /// The vote is on disk before it leaves.
     fn grant_vote(&mut self, candidate: NodeKey, master: NodeKey, epoch: u64, env: &Env) {
+        let is_leased = self.holds_lease(env.now_ms) && !self.vote_is_open(self.myself);
         self.note_vote(epoch);
         self.note_durable_vote(candidate, master, epoch);
         self.tell_known(candidate, env);
@@ -564,6 +620,10 @@ impl Cluster {
         self.nodes[master].voted_for = Some(self.nodes[candidate].id);
         self.nodes[master].voted_epoch = epoch;
         self.note_doubtful(master);
+        self.note_doubtful(candidate);
+        if master == self.myself {
+            self.lose_lease(env.now_ms);
+        }
         self.nodes[candidate].promised_ms = env.now_ms;
         // Its request shows that it works, and a replica's failure is cleared at once.
         self.nodes[candidate].flags.clear(NodeFlags::PFAIL);
@@ -575,7 +635,8 @@ impl Cluster {
         // the epoch. So it is answered on the link of its request then.
         let node = &self.nodes[candidate];
         if let Some(link) = node.link.or(node.inbound) {
-            let header = Header { current_epoch: epoch, ..self.header(0, env) };
+            let mflags = if is_leased { 0 } else { MFLAG_NO_LEASE };
+            let header = Header { current_epoch: epoch, ..self.header(mflags, env) };
             self.once_saved(|c| c.send_packet(&[link], &header, &Body::AuthAck));
         }
     }
@@ -811,6 +872,100 @@ mod tests {
         assert!(voter.vote_is_open(master));
         voter.nodes[heir].set_epoch(51);
         assert!(!voter.vote_is_open(master));
+    }
+
+    /// They may be the majority of which the replaced master is one, while its heir rests on the others.
+    #[test]
+    fn an_open_vote_is_closed_when_all_others_say_that_the_heir_failed() {
+        let mut voter = cluster(B, 50);
+        let (now_ms, [master, other, heir]) = (START_MS + 5000, [A, C, D].map(|id| key(&voter, id)));
+        assert_eq!(answer(&mut voter, 51, 1, now_ms), Some(wire::PacketType::AuthAck));
+        voter.nodes[heir].flags.set(NodeFlags::FAIL);
+        voter.nodes[heir].fail_time_ms = now_ms;
+        let over_ms = now_ms + voter.election_lasts_ms() + voter.term_ms();
+        voter.note_opinion(heir, other, true, &env(over_ms));
+        voter.last_turn_ms = over_ms + 10;
+        assert!(voter.vote_is_open(master), "it said so while the election was on");
+        voter.note_opinion(heir, master, true, &env(over_ms + 10));
+        assert!(voter.vote_is_open(master));
+        voter.note_opinion(heir, other, true, &env(over_ms + 10));
+        assert!(!voter.vote_is_open(master));
+    }
+
+    /// The master of the replica, which is well, and reaches nobody else.
+    fn alone() -> Cluster {
+        let mut c = cluster(A, 50);
+        let me = c.myself;
+        c.nodes[me].flags.clear(NodeFlags::FAIL);
+        c
+    }
+
+    /// Somebody may have its place, and its vote, until it knows how the election ended.
+    #[test]
+    fn a_master_with_a_vote_about_its_own_place_neither_serves_nor_grants_nor_votes() {
+        let (mut master, now_ms) = (alone(), START_MS + 5000);
+        assert!(!request(&mut master, now_ms, MFLAG_FORCE_ACK), "others may vote first");
+        assert!(request(&mut master, now_ms + OTHERS_VOTE_MS, MFLAG_FORCE_ACK));
+        assert!(!master.holds_lease(now_ms + OTHERS_VOTE_MS) && master.vote_is_open(master.myself));
+        let link = master.on_accept(now_ms, "127.0.0.1".into(), "127.0.0.1".into());
+        let ping = wire::Body::Ping { kind: wire::PacketType::Ping, gossip: vec![], extensions: vec![] };
+        let other = cluster(B, 50).header(0, &env(now_ms));
+        master.on_packet(link, &wire::encode(&other, &ping), &env(now_ms + 100));
+        let actions = master.flush_and_save(&env(now_ms + 100));
+        let pong = actions.iter().find_map(|action| match action {
+            Action::Send { packet, .. } if wire::packet_type(packet) == wire::PacketType::Pong as u16 => Some(packet),
+            _ => None,
+        });
+        let wire::Body::Ping { gossip, .. } = wire::decode(pong.expect("an answer")).unwrap().body else { panic!() };
+        let flags = cluster(B, 50).doubt(&gossip);
+        assert!(flags.has(NodeFlags::PFAIL) && !flags.has(NodeFlags::FAIL), "what was promised before holds");
+        // While clients are held back nobody is served; then it may have been replaced.
+        let mut master = alone();
+        (master.manual.paused, master.manual.replica) = (true, Some(key(&master, D)));
+        let other = key(&master, B);
+        master.nodes[other].granted_ms = now_ms;
+        assert!(request(&mut master, now_ms, MFLAG_FORCE_ACK) && master.holds_lease(now_ms));
+        master.last_turn_ms = now_ms;
+        master.reset_manual_failover();
+        assert!(!master.holds_lease(now_ms));
+    }
+
+    /// Who has its place may have voted, too; with the master's own vote two could be elected.
+    #[test]
+    fn votes_without_a_lease_do_not_count_together_with_the_master_s_own() {
+        for (votes, is_enough) in [
+            (vec![(B, true), (C, false)], true),
+            (vec![(A, true), (B, true)], true),
+            (vec![(A, true), (B, false)], false),
+            (vec![(A, true), (D, true)], false),
+        ] {
+            let mut replica = cluster(D, 5);
+            let master = key(&replica, A);
+            replica.size = 3;
+            for (id, is_leased) in &votes {
+                replica.election.votes.insert(NodeId::parse(id.as_bytes()).unwrap(), *is_leased);
+            }
+            assert_eq!(replica.has_majority(master), is_enough, "{votes:?}");
+        }
+    }
+
+    #[test]
+    fn a_master_that_restarted_or_was_replaced_holds_nobody_back_for_its_replica() {
+        for (is_linked, epoch, goes_on) in [(true, 1, true), (false, 1, false), (true, 9, false), (true, 3, true)] {
+            let mut replica = cluster(D, 5);
+            let (master, now_ms) = (key(&replica, A), START_MS + 5000);
+            replica.nodes[master].flags.clear(NodeFlags::FAIL);
+            // It has taken an epoch by itself.
+            replica.nodes[master].epochs.config = 3;
+            replica.begin_manual_failover(false, &env(now_ms));
+            let mut header = cluster(A, 5).header(wire::MFLAG_PAUSED, &env(now_ms));
+            replica.take_in_header(master, &header, &env(now_ms));
+            replica.check_consent(&env(now_ms));
+            header.epochs = crate::cluster::node::Epochs::agreed_on(epoch);
+            replica.take_in_header(master, &header, &env(now_ms + 1));
+            replica.check_consent(&Env { master_link_up: is_linked, ..env(now_ms + 1) });
+            assert_eq!(replica.manual.in_progress(), goes_on, "{is_linked} {epoch}");
+        }
     }
 
     #[test]

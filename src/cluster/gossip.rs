@@ -23,6 +23,8 @@ const MOST_NEWCOMERS: usize = 20;
 const NEWS_FANOUT: usize = 4;
 /// News of that kind is apart by this much.
 const NEWCOMERS_APART_MS: i64 = 100;
+/// For how many node timeouts after an election every packet tells of who may have won it and seems to have failed.
+const HEIR_TERMS: i64 = 8;
 /// How long after a change of our role it is announced a second time.
 const ANNOUNCE_AGAIN_MS: i64 = 500;
 /// How far ahead another node's clock may be when it reports a pong.
@@ -161,8 +163,11 @@ impl Cluster {
             node.take_epochs(header.epochs);
         }
         if node.epochs != known {
-            node.epoch_ms = if node.epochs.agreed > known.agreed { env.now_ms } else { node.epoch_ms };
-            let is_own = node.epochs.are_own();
+            let (is_own, is_later) = (node.epochs.are_own(), node.epochs.agreed > known.agreed);
+            if is_later {
+                node.epoch_ms = env.now_ms;
+                self.note_heir(sender);
+            }
             if self.myself().replica_of == Some(sender) || is_own {
                 // Without it we could not take the master's place, and it may not be there to tell us again; or it counts on it
                 // that we do not forget it.
@@ -170,6 +175,9 @@ impl Cluster {
             } else {
                 self.save_later();
             }
+        }
+        if self.myself().replica_of == Some(sender) && self.nodes[sender].epochs.agreed > known.config {
+            self.note_other_reign(env);
         }
         self.note_master_offset(sender, header);
     }
@@ -214,11 +222,23 @@ impl Cluster {
         }
         let mut answered_ms = None;
         if let (false, PacketType::Pong, Some(key)) = (self.links[&link].inbound, kind, node_of_link) {
-            answered_ms = self.take_in_answer(link, key, self.is_doubted(gossip), env);
+            let mut doubt = self.doubt(gossip);
+            // A Redis node that suspects us may vote at once: it has promised nothing.
+            if !header.is_ours && doubt != NodeFlags::default() {
+                doubt.set(NodeFlags::FAIL);
+            }
+            answered_ms = self.take_in_answer(link, key, doubt, env);
             self.note_answer_as_told(link, header);
             self.pong_arrived(key, header.state_ok, env);
         }
         let Some(key) = sender.filter(|key| !self.is_from_before_election(*key, header, answered_ms)) else { return };
+        // What it claims depends on its shard, which is not known of a node that we have just heard of.
+        let shard =
+            shard_of(extensions).filter(|shard| header.replica_of.is_none() && self.nodes[key].shard_id != *shard);
+        if let Some(shard) = shard {
+            self.set_shard(key, shard);
+            self.note_heir(key);
+        }
         self.take_in_role(key, header, env);
         self.take_in_slots(key, header, env);
         self.resolve_epoch_collision(key, header);
@@ -480,12 +500,12 @@ impl Cluster {
     }
 
     fn take_in_extensions(&mut self, sender: NodeKey, extensions: &[Extension], env: &Env) {
-        let (mut hostname, mut human_name, mut shard, mut secret) = ("", "", None, None);
+        let (mut hostname, mut human_name, mut secret) = ("", "", None);
         for extension in extensions {
             match extension {
                 Extension::Hostname(name) => hostname = name,
                 Extension::HumanName(name) => human_name = name,
-                Extension::ShardId(id) => shard = Some(*id),
+                Extension::ShardId(_) => {}
                 Extension::Forgotten(id, ttl_s) => self.forget_as_told(sender, id, *ttl_s, env),
                 Extension::Secret(said) => secret = Some(*said),
                 // See `admits`.
@@ -495,6 +515,7 @@ impl Cluster {
                 }
             }
         }
+        let shard = shard_of(extensions);
         let node = &mut self.nodes[sender];
         if node.is_ours {
             node.secret = None;
@@ -710,10 +731,16 @@ impl Cluster {
     }
 
     /// Whether every packet is to tell of this node. Also of one with an open vote: the leases of others must not rest
-    /// on a node that may have been replaced.
+    /// on a node that may have been replaced. And of who may have replaced it: whether it serves depends on how many say so.
     fn is_doubtful(&self, key: NodeKey) -> bool {
         let n = &self.nodes[key];
-        n.timed_out() || (n.failed() && n.voted_for.is_some() && self.vote_is_open(key))
+        let may_rest_ms = self.election_lasts_ms() + self.term_ms() * HEIR_TERMS;
+        let is_heir = |master: &NodeKey| {
+            let master = &self.nodes[*master];
+            master.voted_for == Some(n.id) && self.last_turn_ms - master.voted_ms < may_rest_ms
+        };
+        let is_open = (n.voted_for.is_some() && self.vote_is_open(key)) || n.replica_of.as_ref().is_some_and(is_heir);
+        n.timed_out() || (n.failed() && is_open)
     }
 
     /// To be called where a node may become doubtful.
@@ -755,6 +782,14 @@ impl Cluster {
         out.push(Extension::ShardId(me.shard_id));
         out
     }
+}
+
+/// The shard that a packet says its sender is of.
+fn shard_of(extensions: &[Extension]) -> Option<NodeId> {
+    extensions.iter().find_map(|extension| match extension {
+        Extension::ShardId(id) => Some(*id),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

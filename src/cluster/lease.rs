@@ -17,7 +17,7 @@
 //! # Why that is enough
 //!
 //! Let `n` masters have slots and `q = n / 2 + 1` be a majority. The lease rests on `q - 1` others, an election on `q`
-//! others, as no master votes against itself; `(q - 1) + q > n - 1`, so one master `v` is in both. Let `s` be when the
+//! others, as no master votes against itself unless it hands over (see below); `(q - 1) + q > n - 1`, so one master `v` is in both. Let `s` be when the
 //! ping was sent, `r` when `v` answered it, `e` when `v` voted, `L` the lease and `T` the node timeout.
 //!
 //! - `v` answered first: `s <= r` and `e > r + T`. The lease ends at `s + L <= r + L < r + T < e`, before anybody can
@@ -32,6 +32,14 @@
 //! - While others do not know of it: until `w` knows how the election ended it considers `x` failed and says so in
 //!   every packet, and the grant of a master that is said to have failed does not count.
 //! - What `w` granted to others before it voted may rest on `x`, for a lease at most; `y` votes for nobody that long.
+//!
+//! That `y` seems to have failed does not tell `w` that nobody serves in the place of `x`: `x` may be one of those that say
+//! so, while `y` rests on the rest. Without `x`, and long enough, it does.
+//!
+//! A master that hands over helps to elect its replica, if it does not reach enough others to do so. From its own vote on it grants nothing and votes for nobody, as its
+//! place may be taken, and when it ceases to hold its clients back it has no lease, until it knows how the election ended. A
+//! replica whose master held clients back for it gives up when the link to that master breaks, or the master has another
+//! epoch: a master that has restarted, or was replaced meanwhile, holds back nobody.
 //!
 //! The margin, `T - L`, is for clocks of different rates (each may be off by a sixteenth), for times cut to
 //! milliseconds, and for the moment between the read of the clock and the reply. Times that may be old err on the safe
@@ -92,6 +100,10 @@ impl Cluster {
         if !self.myself().is_voter() {
             return i64::MAX;
         }
+        // Our heir may have been elected with our own vote. While clients are held back for it nobody is served.
+        if !self.manual.paused && self.vote_is_open(self.myself) {
+            return 0;
+        }
         let mut voters = 1;
         let mut grants: Vec<i64> = Vec::new();
         for (key, n) in self.nodes.iter().filter(|(key, n)| *key != self.myself && n.is_voter()) {
@@ -138,27 +150,37 @@ impl Cluster {
     fn note_known_epoch(&mut self, granted_until_ms: i64) {
         let me = &self.nodes[self.myself];
         let is_known = granted_until_ms == i64::MAX || granted_until_ms - self.lease_ms() > self.own_epoch_ms;
-        if me.epochs.agreed < me.epochs.config && me.is_voter() && is_known {
+        if me.epochs.are_own() && me.is_voter() && is_known {
             let epoch = me.epochs.config;
             self.nodes[self.myself].set_epoch(epoch);
             self.save_later();
         }
     }
 
-    /// A PONG came on the link that we opened to this node. `doubted`: it calls us failing. When the ping was sent that it
-    /// answers, if it answers one.
-    pub(super) fn take_in_answer(&mut self, link: LinkId, key: NodeKey, doubted: bool, env: &Env) -> Option<i64> {
+    /// An epoch of our own that a majority does not take to be known is taken anew when there is a later one: they may have voted in a
+    /// later one for who is our replica no more.
+    pub(super) fn renew_own_epoch(&mut self, env: &Env) {
+        let me = &self.nodes[self.myself];
+        let is_stale = me.epochs.are_own() && me.epochs.config < self.current_epoch && me.is_voter();
+        if is_stale && env.now_ms - self.own_epoch_ms > self.term_ms() * OPINION_TERMS && !self.has_granted() {
+            self.take_epoch(1);
+        }
+    }
+
+    /// A PONG came on the link that we opened to this node, which calls us failing by these flags: with PFAIL it gives no grant,
+    /// with FAIL it takes back those it gave. When the ping was sent that it answers, if it answers one.
+    pub(super) fn take_in_answer(&mut self, link: LinkId, key: NodeKey, doubt: NodeFlags, env: &Env) -> Option<i64> {
         let l = self.links.get_mut(&link)?;
         let sent_ms = l.pings.pop_front()?;
         l.is_answered = true;
         let usual_ms = &mut self.nodes[key].answers_in_ms;
         *usual_ms += (env.now_ms - sent_ms - *usual_ms) / 8;
-        if !doubted {
+        if !doubt.has_any(NodeFlags::PFAIL | NodeFlags::FAIL) {
             self.take_in_grant(key, sent_ms, env);
-        } else if self.nodes[key].granted_ms <= sent_ms {
+        } else if doubt.has(NodeFlags::FAIL) && self.nodes[key].granted_ms <= sent_ms {
             // A grant given later, with a vote, stays.
             self.nodes[key].granted_ms = 0;
-            self.lose_lease(env);
+            self.lose_lease(env.now_ms);
         }
         Some(sent_ms)
     }
@@ -180,22 +202,23 @@ impl Cluster {
         self.lease_end_ms.saturating_sub(now_ms) < self.lease_ms() / 3
     }
 
-    /// Whether the gossip of a packet calls us failing.
-    pub(super) fn is_doubted(&self, gossip: &[Gossip]) -> bool {
+    /// The flags by which the gossip of a packet calls us failing, if it does.
+    pub(super) fn doubt(&self, gossip: &[Gossip]) -> NodeFlags {
         let id = self.myself().id;
-        gossip.iter().any(|g| g.id == id && g.flags.has_any(NodeFlags::PFAIL | NodeFlags::FAIL))
+        let mine = gossip.iter().filter(|g| g.id == id);
+        mine.fold(NodeFlags::default(), |all, g| all | g.flags.only(NodeFlags::PFAIL | NodeFlags::FAIL))
     }
 
     /// Forgets all grants, when a majority considers us failed.
     pub(super) fn forget_grants(&mut self, env: &Env) {
         self.nodes.for_each_mut(|n| n.granted_ms = 0);
-        self.lose_lease(env);
+        self.lose_lease(env.now_ms);
     }
 
     /// Ends the lease when the remaining grants end, after others were withdrawn.
-    fn lose_lease(&mut self, env: &Env) {
-        self.lease_end_ms = self.granted_until_ms(env.now_ms);
-        if !self.holds_lease(env.now_ms) {
+    pub(super) fn lose_lease(&mut self, now_ms: i64) {
+        self.lease_end_ms = self.granted_until_ms(now_ms);
+        if !self.holds_lease(now_ms) {
             self.todo.state = true;
         }
     }
@@ -234,11 +257,13 @@ impl Cluster {
     pub(super) fn answer_ping(&mut self, link: LinkId, sender: Option<NodeKey>, header: &Header, env: &Env) {
         let mut gossip = self.gossip_section(self.gossip_wanted(), env);
         if let Some(key) = sender {
-            if self.grants_to(key, header) {
+            // Somebody may have our place, and our vote, already; but what we have promised before still holds.
+            let may_grant = !self.vote_is_open(self.myself);
+            if may_grant && self.grants_to(key, header) {
                 self.nodes[key].promised_ms = env.now_ms;
             } else {
                 let mut entry = self.gossip_entry(key, env);
-                entry.flags.set(NodeFlags::FAIL);
+                entry.flags.set(if may_grant { NodeFlags::FAIL } else { NodeFlags::PFAIL });
                 gossip.push(entry);
             }
         }
@@ -248,7 +273,7 @@ impl Cluster {
     fn grants_to(&self, key: NodeKey, header: &Header) -> bool {
         // What we have voted for may not be beaten by an epoch that it took without knowing.
         let n = &self.nodes[key];
-        let is_beaten = header.epochs.agreed < header.epochs.config && header.epochs.config <= n.voted_epoch;
+        let is_beaten = header.epochs.are_own() && header.epochs.config <= n.voted_epoch;
         n.healthy() && !is_beaten && !self.vote_is_open(key) && !self.was_replaced(key, header)
     }
 
@@ -279,20 +304,35 @@ impl Cluster {
         (left >= 0).then_some(left + 1)
     }
 
-    /// Whether we voted for a replica of this master in an election whose result we do not know. It is known when the
-    /// replica has won (it, or the master it follows since, has that epoch), when the votes for it no longer count, or
-    /// when a majority considers it failed, as it then serves nothing.
+    /// Whether we voted for a replica of this master, which may be ourselves, in an election whose result we do not know. It is
+    /// known when the replica has won (it, or the master it follows since, has that epoch), when the votes for it no longer
+    /// count, or when it serves nothing, whatever the result.
     pub(super) fn vote_is_open(&self, master: NodeKey) -> bool {
         let n = &self.nodes[master];
-        let Some(heir) = n.voted_for.and_then(|id| self.nodes.find(&id)) else {
+        let Some(key) = n.voted_for.and_then(|id| self.nodes.find(&id)) else {
             return false;
         };
-        let heir = &self.nodes[heir];
+        let heir = &self.nodes[key];
         let told = heir.data_received_ms > n.voted_ms + self.election_lasts_ms();
         // Until it knows how its election ended it follows the master that it was to replace.
         let follows = heir.replica_of.filter(|followed| *followed != master);
         let won = follows.map_or(0, |m| self.nodes[m].epochs.agreed).max(heir.epochs.agreed) >= n.voted_epoch;
-        !(told || won || heir.failed())
+        !(told || won || self.is_out(key, master))
+    }
+
+    /// Whether who may have been elected in this master's place serves nothing: the election is over, and since a term at least so
+    /// many voters consider it failed that no majority is left to rest on. The master itself does not count, as its place is taken.
+    fn is_out(&self, heir: NodeKey, master: NodeKey) -> bool {
+        let (n, now_ms) = (&self.nodes[heir], self.last_turn_ms);
+        let over_ms = self.nodes[master].voted_ms + self.election_lasts_ms() + self.term_ms();
+        if !n.failed() || now_ms <= over_ms.max(n.fail_time_ms + self.term_ms()) {
+            return false;
+        }
+        let others = self.nodes.iter().filter(|(key, n)| n.is_voter() && ![heir, master].contains(key));
+        let grants =
+            |key: NodeKey| key != self.myself && !n.failed_by.iter().any(|(by, ms)| *by == key && *ms > over_ms);
+        let (left, all) = others.fold((0, 1), |(left, all), (key, _)| (left + usize::from(grants(key)), all + 1));
+        left < all / 2
     }
 
     /// For how long after the request votes count; then voters may vote about this master again.

@@ -34,6 +34,8 @@ pub(super) struct ManualFailover {
     holds_readers: bool,
     /// On the replica: when the master is asked again to pause; `None` if it is not to be asked.
     ask_ms: Option<i64>,
+    /// On the replica: its link to the master has been up meanwhile.
+    was_linked: bool,
     /// On the replica: the offset at which the master paused.
     master_offset: Option<i64>,
     /// On the replica: votes may be asked for.
@@ -91,9 +93,13 @@ impl Cluster {
     /// Whether so many of the masters are reached that one of our replicas can be elected; we have a vote, too, if we stay
     /// for so long.
     pub(crate) fn may_be_replaced(&self, stays: bool) -> bool {
+        self.owns_slots() && self.voters_reached() + usize::from(stays) >= self.quorum() && !self.has_granted()
+    }
+
+    /// How many other masters with slots we reach.
+    pub(super) fn voters_reached(&self) -> usize {
         let is_reached = |key: NodeKey, n: &Node| n.healthy() && self.stands(key).0;
-        let reached = self.nodes.iter().filter(|(key, n)| n.is_voter() && is_reached(*key, n)).count();
-        self.owns_slots() && reached + usize::from(stays) >= self.quorum() && !self.has_granted()
+        self.nodes.iter().filter(|(key, n)| n.is_voter() && is_reached(*key, n)).count()
     }
 
     /// How fit a node is to take our place, the less the better; `None`: not at all. One that never takes over unless it is
@@ -214,10 +220,40 @@ impl Cluster {
 
     /// Ends a manual failover, whether it succeeded or not.
     pub(super) fn reset_manual_failover(&mut self) {
-        if self.manual.paused {
+        let was_paused = std::mem::take(&mut self.manual).paused;
+        if was_paused {
             self.actions.push(Action::UnpauseClients);
+            // If we have voted for the replica, it may have been elected, though we do not know it.
+            self.lose_lease(self.last_turn_ms);
         }
-        self.manual = ManualFailover::default();
+    }
+
+    /// Ends it without success. Those who voted are free again.
+    fn give_up_manual_failover(&mut self, env: &Env) {
+        self.reset_manual_failover();
+        if self.is_replica() {
+            self.tell_withdrawn(env);
+            self.forget_election();
+        }
+    }
+
+    /// On the replica: our master has another epoch than when it held its clients back for us, or was replaced meanwhile. That one
+    /// which it took before is agreed on says nothing.
+    pub(super) fn note_other_reign(&mut self, env: &Env) {
+        if self.manual.in_progress() {
+            log::info!("The master has a new epoch: manual failover given up.");
+            self.give_up_manual_failover(env);
+        }
+    }
+
+    /// On the replica: a master that has restarted holds back nobody any more. One that is to end may have done so.
+    pub(super) fn check_consent(&mut self, env: &Env) {
+        if env.master_link_up {
+            self.manual.was_linked = true;
+        } else if self.manual.was_linked && self.manual.order.is_none() && self.manual.master_offset.is_some() {
+            log::info!("The link to the master that held its clients back is gone: manual failover given up.");
+            self.give_up_manual_failover(env);
+        }
     }
 
     /// Handles the request of a replica of ours to take over.
@@ -307,7 +343,7 @@ impl Cluster {
     pub(super) fn manual_failover_cron(&mut self, env: &Env) {
         if self.manual.ends_ms.is_some_and(|ends_ms| ends_ms < env.now_ms) {
             log::warn!("Manual failover timed out.");
-            self.reset_manual_failover();
+            self.give_up_manual_failover(env);
         } else if self.manual.ask_ms.is_some_and(|ask_ms| ask_ms <= env.now_ms) {
             self.ask_master_to_pause(env);
         }

@@ -438,6 +438,8 @@ pub(crate) struct Cluster {
     durable: durable::Durable,
     forming: forming::Forming,
     manual: ManualFailover,
+    /// The replica that last asked for our own vote to take our place, and when it did first and last.
+    heir_asked: Option<(NodeId, i64, i64)>,
     cant_failover: election::CantFailover,
     cant_failover_logged_ms: i64,
     todo: Todo,
@@ -515,6 +517,7 @@ impl Cluster {
             durable: durable::Durable::default(),
             forming: forming::Forming::default(),
             manual: ManualFailover::default(),
+            heir_asked: None,
             cant_failover: election::CantFailover::No,
             cant_failover_logged_ms: 0,
             todo: Todo::default(),
@@ -798,6 +801,7 @@ impl Cluster {
         self.next_due_ms = env.now_ms + if tick_ms < TICK_MS { tick_ms } else { tick_ms + tick_ms / 2 };
         self.watch_nodes(env);
         self.watch_lease(env);
+        self.renew_own_epoch(env);
         match self.announce_again_ms {
             0 => {}
             due if env.now_ms < due => self.wake_at(due),

@@ -206,6 +206,8 @@ pub(crate) struct Node {
     pub(crate) said_name: Option<String>,
     /// The newest it announced as a master.
     pub(crate) epochs: Epochs,
+    /// The agreed epoch of the latest master of its shard that has a later one; 0: of none.
+    pub(crate) heir_epoch: u64,
     /// When we heard of the agreed one, by whomever; 0: before we started.
     pub(crate) epoch_ms: i64,
     /// The slots bound to it, as in `Cluster::owner`.
@@ -315,6 +317,7 @@ impl Node {
             shard_id,
             flags,
             epochs: Epochs::default(),
+            heir_epoch: 0,
             epoch_ms: 0,
             slots: SlotSet::default(),
             slot_count: 0,

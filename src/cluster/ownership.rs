@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::node::{Epochs, Node, NodeFlags, NodeId, NodeKey};
+use super::node::{Epochs, NodeFlags, NodeId, NodeKey};
 use super::wire::{Body, Header};
 use super::{Action, Cluster, Env};
 use crate::structs::slots::{SLOT_COUNT, Slot, SlotSet};
@@ -128,7 +128,7 @@ impl Cluster {
                 if self.nodes[heir].is_replica() {
                     self.set_shard(heir, shard);
                 }
-                self.take_in_owner(heir, header.epochs, &header.slots, env);
+                self.on_update(header, master_id, header.epochs, &header.slots, env);
             }
             let flags = &mut self.nodes[key].flags;
             flags.clear(NodeFlags::MASTER | NodeFlags::MIGRATE_TO);
@@ -143,6 +143,9 @@ impl Cluster {
             let shard = self.nodes[master].shard_id;
             self.set_shard(key, shard);
             self.save_later();
+            if self.myself().replica_of == Some(key) {
+                self.follow_grandmaster();
+            }
         }
     }
 
@@ -232,21 +235,34 @@ impl Cluster {
 
     /// How the claim of a slot's owner compares with one by these epochs that another node makes, for itself or its master. In one
     /// shard mostly an election gives slots to another node, which an epoch that a master took by itself must not beat: there the
-    /// agreed epochs count; see [`super::node::Epochs`].
+    /// agreed epochs count; see [`super::node::Epochs`]. Nor must it beat another shard that may have a slot from who was elected.
     pub(super) fn compare_claims(&self, owner: NodeKey, claimant: NodeKey, epochs: Epochs) -> Ordering {
         let is_of_shard = self.nodes[owner].shard_id == self.nodes[claimant].shard_id;
-        let counted = |key: NodeKey, epochs: Epochs| {
-            if is_of_shard || self.is_deposed(key, epochs) { epochs.agreed } else { epochs.config }
+        let counted = |key: NodeKey, epochs: Epochs, other: Epochs| {
+            let is_older = epochs.are_own() && self.is_later_than_heir(key, epochs, other);
+            if is_of_shard || is_older { epochs.agreed } else { epochs.config }
         };
-        counted(owner, self.nodes[owner].epochs).cmp(&counted(claimant, epochs))
+        let owned = self.nodes[owner].epochs;
+        counted(owner, owned, epochs).cmp(&counted(claimant, epochs, owned))
     }
 
-    /// Whether a node that has an epoch of its own has been replaced in its shard since one was agreed on. Its slots may have gone on
-    /// to other shards, which that epoch must not beat either.
-    fn is_deposed(&self, key: NodeKey, epochs: Epochs) -> bool {
-        let shard = self.nodes[key].shard_id;
-        let is_heir = |n: &Node| n.is_master() && n.shard_id == shard && n.epochs.agreed > epochs.agreed;
-        epochs.are_own() && self.nodes.iter().any(|(other, n)| other != key && is_heir(n))
+    /// Whether these other epochs are later than somebody else's in this node's shard, which are later than the node's agreed one.
+    fn is_later_than_heir(&self, key: NodeKey, epochs: Epochs, other: Epochs) -> bool {
+        let n = &self.nodes[key];
+        let heirs = self.nodes.iter().filter(|(heir, h)| *heir != key && h.is_master() && h.shard_id == n.shard_id);
+        let mut all = heirs.map(|(_, heir)| heir.epochs.agreed).chain([n.heir_epoch]);
+        all.any(|heir| epochs.agreed < heir && heir < other.config)
+    }
+
+    /// A master's agreed epoch is later than it was. It is the heir of all of its shard that have a lesser one, and stays that if it
+    /// goes to another shard.
+    pub(super) fn note_heir(&mut self, heir: NodeKey) {
+        let (shard, epoch) = (self.nodes[heir].shard_id, self.nodes[heir].epochs.agreed);
+        self.nodes.for_each_mut(|n| {
+            if n.shard_id == shard && n.epochs.agreed < epoch {
+                n.heir_epoch = n.heir_epoch.max(epoch);
+            }
+        });
     }
 
     /// Those who own some of these slots and have not stopped claiming them, each with the first of these that it owns; in the order
@@ -271,8 +287,11 @@ impl Cluster {
         if self.nodes[key].slots == header.slots {
             return None;
         }
-        let mut owners = self.claimed_owners(&header.slots).map(|(_, owner)| owner);
-        owners.find(|owner| *owner != key && self.compare_claims(*owner, key, header.epochs).is_gt())
+        let is_newer = |owner: &NodeKey| *owner != key && self.compare_claims(*owner, key, header.epochs).is_gt();
+        let owners = || self.claimed_owners(&header.slots).map(|(_, owner)| owner).filter(is_newer);
+        // Who was elected in the sender's place first: it is what the sender believes, whatever epoch it has taken by itself.
+        let shard = self.nodes[key].shard_id;
+        owners().find(|owner| self.nodes[*owner].shard_id == shard).or_else(|| owners().next())
     }
 
     pub(super) fn send_update(&mut self, to: NodeKey, about: NodeKey, env: &Env) {
@@ -288,8 +307,9 @@ impl Cluster {
     pub(super) fn on_update(&mut self, header: &Header, about: NodeId, epochs: Epochs, slots: &SlotSet, env: &Env) {
         let Some(about) = self.nodes.find(&about) else { return };
         let known = &self.nodes[about];
-        // A node that does not know of agreed epochs cannot say whether one is that.
-        let is_unsaid = !header.is_ours && known.is_ours;
+        // A node that does not know of agreed epochs cannot say whether one is that; nor do we know, of a node that we have not
+        // heard yet, whether it would.
+        let is_unsaid = !header.is_ours && (known.is_ours || known.data_received_ms == 0);
         let agreed = if is_unsaid { known.epochs.agreed.min(epochs.config) } else { epochs.agreed };
         self.take_in_owner(about, Epochs { agreed, ..epochs }, slots, env);
     }
@@ -319,6 +339,12 @@ impl Cluster {
         let node = &mut self.nodes[about];
         node.take_epochs(epochs);
         node.epoch_ms = env.now_ms;
+        if epochs.agreed > known.agreed {
+            self.note_heir(about);
+            if self.myself().replica_of == Some(about) && epochs.agreed > known.config {
+                self.note_other_reign(env);
+            }
+        }
         self.save_claims();
         self.take_in_claim(about, epochs, slots, env);
     }
@@ -475,6 +501,7 @@ impl Cluster {
         self.save_soon();
         self.todo.announce = true;
         self.replicate_from(master);
+        self.heir_asked = None;
         self.reset_manual_failover();
         self.forget_election();
     }
@@ -751,6 +778,47 @@ mod tests {
         let (mut c, heir) = elected();
         hears_replica(&mut c, 'c', 1, (NOW_MS + 5, Some(NOW_MS + 1)));
         assert!(c.nodes[heir].is_replica());
+    }
+
+    /// What it claims depends on its shard: by an epoch of its own it takes nothing from who was elected there.
+    #[test]
+    fn the_shard_of_a_node_just_heard_of_counts_before_its_claim() {
+        use super::super::wire::{self, Body, Extension, PacketType};
+        let mut c = node('b', ClusterConfig::default());
+        let heir = c.nodes.find(&id('c')).unwrap();
+        let shard = c.nodes[heir].shard_id;
+        claims(&mut c, 'c', 6, 0..1000);
+        c.add_node(id('e'), NodeFlags::MASTER, NOW_MS);
+        let header = Header {
+            sender: id('e'),
+            epochs: Epochs { config: 9, agreed: 1 },
+            slots: (0..1000).collect(),
+            ..node('a', ClusterConfig::default()).header(0, &Env::at(NOW_MS))
+        };
+        let body = Body::Ping { kind: PacketType::Ping, gossip: vec![], extensions: vec![Extension::ShardId(shard)] };
+        let link = c.on_accept(NOW_MS, "127.0.0.1".into(), "127.0.0.1".into());
+        c.on_packet(link, &wire::encode(&header, &body), &Env::at(NOW_MS));
+        assert_eq!(c.owner_of(5), Some(heir));
+    }
+
+    /// Its own epoch is later than what others took over from its heir.
+    #[test]
+    fn an_own_epoch_counts_against_another_shard_unless_an_heir_s_lies_between() {
+        let mut c = node('b', ClusterConfig::default());
+        let [old, heir] = ['a', 'c'].map(|name| c.nodes.find(&id(name)).unwrap());
+        let own = Epochs { config: 9, agreed: 1 };
+        let me = c.myself;
+        c.nodes[me].set_epoch(8);
+        assert!(c.compare_claims(me, old, own).is_lt());
+        claims(&mut c, 'c', 6, 0..1000);
+        c.note_heir(heir);
+        assert!(c.compare_claims(me, old, own).is_gt());
+        // The heir may have gone since.
+        c.nodes[heir].shard_id = c.nodes[me].shard_id;
+        assert!(c.compare_claims(me, old, own).is_gt());
+        // What was not taken over from it is another matter.
+        c.nodes[me].set_epoch(5);
+        assert!(c.compare_claims(me, old, own).is_lt());
     }
 
     /// An operator gave it to the other master while this node was away, and moved a slot of ours there. Only others tell of its

@@ -672,6 +672,7 @@ impl Sim {
         if self.faults {
             self.after(ms, Event::Restart(no));
         }
+        self.unlink_replicas(no);
     }
 
     fn restart(&mut self, no: NodeNo) {
@@ -865,6 +866,7 @@ impl Sim {
                     && !self.nodes[from].paused
                     && self.passes(no, from)
                     && self.passes(from, no);
+                self.nodes[no].data.is_linked = up;
                 if up {
                     self.nodes[no].offset = self.nodes[from].offset;
                     self.nodes[no].repl_heard_ms = self.now;

@@ -63,6 +63,8 @@ pub(crate) const MFLAG_PAUSED: u8 = 1;
 pub(crate) const MFLAG_FORCE_ACK: u8 = 1 << 1;
 /// First message flag: ping extensions follow the gossip section.
 pub(crate) const MFLAG_EXTENSIONS: u8 = 1 << 2;
+/// In a vote: the voter holds no lease, so that another one may have its place. Redis does not look at this bit.
+pub(crate) const MFLAG_NO_LEASE: u8 = 1 << 7;
 
 /// Number of packet types.
 pub(crate) const TYPE_COUNT: usize = 11;

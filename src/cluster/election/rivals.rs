@@ -90,18 +90,27 @@ impl Cluster {
         !self.manual.in_progress() && (is_late || self.gives_way() && (is_over || is_idle || self.is_lost()))
     }
 
+    /// Tells all who may have voted for us, or wait for us, that no votes of this election count any more; its epoch, if votes were
+    /// asked for.
+    pub(in crate::cluster) fn tell_withdrawn(&mut self, env: &Env) -> Option<u64> {
+        let election = &mut self.election;
+        if !election.asked || election.waits_for_support {
+            return None;
+        }
+        let epoch = election.withdrawn.max(election.epoch);
+        election.withdrawn = epoch;
+        let concerned = self.nodes.iter().filter(|(key, n)| n.is_voter() || self.is_sibling(*key));
+        let concerned: Vec<NodeKey> =
+            concerned.filter(|(key, n)| *key != self.myself && !n.failed()).map(|(key, _)| key).collect();
+        self.tell_all(&concerned, &Message::Withdrawn { epoch }, env);
+        Some(epoch)
+    }
+
     /// Gives up the election and leaves time for another's.
     pub(super) fn withdraw(&mut self, env: &Env) {
-        let election = &mut self.election;
-        if election.asked && !election.waits_for_support {
-            let epoch = election.withdrawn.max(election.epoch);
-            election.withdrawn = epoch;
-            election.withdrawals += 1;
+        if let Some(epoch) = self.tell_withdrawn(env) {
+            self.election.withdrawals += 1;
             log::info!("Giving up the failover election of epoch {epoch} for that of another replica.");
-            let concerned = self.nodes.iter().filter(|(key, n)| n.is_voter() || self.is_sibling(*key));
-            let concerned: Vec<NodeKey> =
-                concerned.filter(|(key, n)| *key != self.myself && !n.failed()).map(|(key, _)| key).collect();
-            self.tell_all(&concerned, &Message::Withdrawn { epoch }, env);
         }
         // Where voters are slow one election may take as long as several.
         let times = self.election.withdrawals.clamp(1, MOST_DOUBLINGS);

@@ -34,6 +34,8 @@ pub(super) struct Data {
     /// Whether it follows its master's stream, over which link.
     pub(super) is_linked: bool,
     link: u64,
+    /// How often its master had restarted when the link was made.
+    master_run: u64,
     /// Until when it receives the whole data set.
     receives_until: Option<i64>,
     /// Until when nothing is copied, though the link is up.
@@ -57,6 +59,7 @@ impl Default for Data {
             writes: Log::default(),
             is_linked: false,
             link: 0,
+            master_run: 0,
             receives_until: None,
             stalls_until: 0,
             is_lost: false,
@@ -149,6 +152,19 @@ impl Sim {
             (0..self.nodes.len()).filter(|other| self.shard_of(*other) == shard && self.nodes[*other].data.is_lost);
         let lost = lost.count() + self.shards[shard].left.len();
         self.nodes[no].data.is_lost || (lost as u32) < self.copies
+    }
+
+    /// Its replicas see their connections end, where that reaches them.
+    pub(super) fn unlink_replicas(&mut self, no: NodeNo) {
+        for replica in 0..self.nodes.len() {
+            let node = &self.nodes[replica];
+            if node.repl_from == Some(no) && node.data.is_linked && self.passes(no, replica) {
+                self.nodes[replica].data.unlink();
+                if !self.nodes[replica].paused {
+                    self.step(replica, |_, _| ());
+                }
+            }
+        }
     }
 
     pub(super) fn restart_data(&mut self, no: NodeNo) {
@@ -249,6 +265,12 @@ impl Sim {
             }
             return;
         }
+        let run = self.nodes[from].restarts;
+        if std::mem::replace(&mut self.nodes[no].data.master_run, run) != run && self.nodes[no].data.is_linked {
+            // It knows of no such connection.
+            self.nodes[no].data.unlink();
+            return self.step(no, |_, _| ());
+        }
         self.nodes[no].repl_heard_ms = self.now;
         if self.nodes[no].data.stalls_until > self.now {
             return;
@@ -294,7 +316,9 @@ impl Sim {
         let Some(c) = node.cluster.as_ref().filter(|_| node.data.is_linked && node.doomed.is_none()) else { return };
         let Some(Confirmation { promised, lineage, offset }) = c.confirmation(node.offset) else { return };
         let link = node.data.link;
-        if offset >= self.nodes[to].data.acknowledged as i64 {
+        let master = &self.nodes[to].data;
+        // What others had acknowledged it has inherited.
+        if offset >= master.acknowledged.max(master.inherited) as i64 {
             self.nodes[from].data.is_lost = false;
         }
         let confirm = Confirm { to, from, link, offset, promised, lineage: (lineage.epoch, lineage.run) };
@@ -458,6 +482,13 @@ fn nothing_acknowledged_is_lost_in_a_moment(seed: u64) -> u64 {
     sim.run_for(6000);
     sim.end_faults();
     sim.until_confirmable(60_000);
+    // A master that was replaced by force may not have heard of it.
+    sim.run_until("one master serves each slot", 10_000, |sim| {
+        let serves = |no: &NodeNo| sim.takes_writes(*no);
+        let all: Vec<&SlotSet> =
+            (0..sim.nodes.len()).filter(serves).map(|no| &sim.cluster(no).myself().slots).collect();
+        all.iter().enumerate().all(|(at, slots)| all[..at].iter().all(|others| slots.first_common(others).is_none()))
+    });
     for no in (0..sim.nodes.len()).filter(|no| sim.takes_writes(*no)) {
         sim.check_data(no);
     }
