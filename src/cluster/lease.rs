@@ -17,8 +17,9 @@
 //! # Why that is enough
 //!
 //! Let `n` masters have slots and `q = n / 2 + 1` be a majority. The lease rests on `q - 1` others, an election on `q`
-//! others, as no master votes against itself unless it hands over (see below); `(q - 1) + q > n - 1`, so one master `v` is in both. Let `s` be when the
-//! ping was sent, `r` when `v` answered it, `e` when `v` voted, `L` the lease and `T` the node timeout.
+//! others, as no master votes against itself unless it hands over (see below); `(q - 1) + q > n - 1`, so one master `v` is
+//! in both. Let `s` be when the ping was sent, `r` when `v` answered it, `e` when `v` voted, `L` the lease and `T` the node
+//! timeout.
 //!
 //! - `v` answered first: `s <= r` and `e > r + T`. The lease ends at `s + L <= r + L < r + T < e`, before anybody can
 //!   be elected.
@@ -36,10 +37,11 @@
 //! That `y` seems to have failed does not tell `w` that nobody serves in the place of `x`: `x` may be one of those that say
 //! so, while `y` rests on the rest. Without `x`, and long enough, it does.
 //!
-//! A master that hands over helps to elect its replica, if it does not reach enough others to do so. From its own vote on it grants nothing and votes for nobody, as its
-//! place may be taken, and when it ceases to hold its clients back it has no lease, until it knows how the election ended. A
-//! replica whose master held clients back for it gives up when the link to that master breaks, or the master has another
-//! epoch: a master that has restarted, or was replaced meanwhile, holds back nobody.
+//! A master that hands over helps to elect its replica, if it does not reach enough others to do so. From its own vote on it
+//! grants nothing and votes for nobody without saying that it holds no lease, as its place may be taken, and when it ceases to
+//! hold its clients back it has no lease, until it knows how the election ended. A replica whose master held clients back for
+//! it gives up when the link to that master breaks, or the master has another epoch: a master that has restarted, or was
+//! replaced meanwhile, holds back nobody.
 //!
 //! The margin, `T - L`, is for clocks of different rates (each may be off by a sixteenth), for times cut to
 //! milliseconds, and for the moment between the read of the clock and the reply. Times that may be old err on the safe
